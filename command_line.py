@@ -1,0 +1,48 @@
+"""What every entry point does alike: one clear line on bad input, and options that are checked as they are read."""
+from __future__ import annotations
+
+import argparse
+import math
+import sys
+from typing import Callable, NoReturn
+
+
+def refuse(message: str) -> NoReturn:
+    """Print `message` as one line on standard error and exit with status 2: the answer to bad input everywhere.
+
+    The message names the option or file, says what is wrong, and how to mend it.
+    """
+    print("error:", " ".join(str(message).split()), file=sys.stderr)
+    raise SystemExit(2)
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser that shows a module's docstring as its help and refuses in one line, without the usage text."""
+
+    def __init__(self, description: str) -> None:
+        super().__init__(description=description, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
+
+    def error(self, message: str) -> NoReturn:
+        refuse(f"{message}; see --help")
+
+
+def number(allowed: Callable[[float], bool], meaning: str, kind: type = float) -> Callable[[str], float]:
+    """An argparse type: a finite number for which `allowed` holds; `meaning` is what the error line says it must be."""
+
+    def parse(text: str) -> float:
+        try:
+            value = kind(text)
+        except ValueError:
+            value = math.nan
+        if not (math.isfinite(value) and allowed(value)):
+            raise argparse.ArgumentTypeError(f"{text!r} is not {meaning}")
+        return value
+
+    return parse
+
+
+RATIO = number(lambda value: 0 < value <= 1, "a ratio above 0 and up to 1")
+POSITIVE = number(lambda value: value > 0, "a number above 0")
+NOT_NEGATIVE = number(lambda value: value >= 0, "a number of 0 or more")
+COUNT = number(lambda value: value >= 1, "a whole number of 1 or more", int)
+SEED = number(lambda value: 0 <= value < 2**31, "a whole number from 0 to 2147483647", int)

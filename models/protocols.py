@@ -1,0 +1,59 @@
+"""What a training is set to, and what the paper sets it to: no TensorFlow here, so that a command line is checked at once."""
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from command_line import refuse
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """Optimiser (adam or sgd), batch size, epochs, and the learning rates without and with DP-SGD."""
+
+    optimizer: str
+    batch_size: int
+    epochs: int
+    learning_rate: float
+    dp_learning_rate: float
+
+
+@dataclass(frozen=True)
+class Shaping:
+    """What one replica does to its gradients.
+
+    clip_norm: C, the bound on each example's gradient over all parameters; infinite for an undefended training.
+    noise_std: sigma * C, the standard deviation of the noise on each coordinate of the clipped sum.
+    """
+
+    clip_norm: float = math.inf
+    noise_std: float = 0.0
+
+    @property
+    def defended(self) -> bool:
+        return self.clip_norm < math.inf
+
+    @property
+    def noise_multiplier(self) -> float:
+        """sigma = noise_std / C, rounded to the eight decimals that the paper's scripts compute it with."""
+        return round(self.noise_std / self.clip_norm, 8)
+
+
+UNDEFENDED = Shaping()
+
+
+HIDDEN_LAYERS = {"lr": (), "shallow-mlp": (256, 256)}
+PROTOCOLS = {
+    ("subtask", "lr"): Protocol("adam", 300, 40, 0.01, 0.01),
+    ("fashion_mnist", "shallow-mlp"): Protocol("sgd", 100, 100, 0.04, 0.04),
+}
+
+
+def protocol(dataset: str, network: str) -> Protocol:
+    """The protocol of a network on a data set (both as on the command line); refuses a pair that the suite does not have."""
+    if network not in HIDDEN_LAYERS:
+        refuse(f"--network {network}: unknown; choose one of {', '.join(HIDDEN_LAYERS)}")
+    if (dataset, network) not in PROTOCOLS:
+        known = ", ".join(name for data, name in PROTOCOLS if data == dataset) or "none"
+        refuse(f"--network {network}: the paper does not train it on {dataset}; choose one of {known}")
+    return PROTOCOLS[dataset, network]

@@ -1,0 +1,120 @@
+"""A set of poisons, and the file that keeps it.
+
+A poison file is an npz (read with allow_pickle=False) of
+    rows      int64 [poisons], which training rows the poisons copy      (for poisons that are training rows under other labels)
+    instances float32 [poisons, *shape] in [0, 1]                         (for all others)
+    labels    int64 [poisons]
+    settings  JSON: attack, dataset and whatever the attack was set to
+    checksum  SHA-256 of all of the above
+The paper's own files load too: see `poisons/foreign.py`.
+"""
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from command_line import refuse
+from datasets import Dataset
+from files import Unreadable, file_sha256, read_npz, sha256, write_npz
+
+
+@dataclass(frozen=True)
+class PoisonSet:
+    """Poisons to be added to a training set.
+
+    attack: the folder name of its results, e.g. label-flips; name: the set's, e.g. fashion_mnist_3_4.1.0_random_0.4;
+    x: float32 [poisons, *shape] in [0, 1]; y: int32 [poisons], the labels the victim sees; file_sha256: of the file it came from.
+    """
+
+    attack: str
+    name: str
+    x: np.ndarray
+    y: np.ndarray
+    file_sha256: str
+
+
+def save(path: Path, settings: dict, labels: np.ndarray, rows: np.ndarray | None = None, instances: np.ndarray | None = None) -> bool:
+    """Write a poison file; leaves one that already holds just this alone, and returns whether it wrote."""
+    if (rows is None) == (instances is None):
+        raise ValueError("a poison file holds either the rows or the instances")
+    poisons = {"rows": np.asarray(rows, np.int64)} if instances is None else {"instances": np.asarray(instances, np.float32)}
+    arrays = {**poisons, "labels": np.asarray(labels, np.int64), "settings": np.array(json.dumps(settings, sort_keys=True))}
+    arrays["checksum"] = np.array(_checksum(arrays))
+    try:
+        stored = read_npz(path)
+    except Unreadable:
+        stored = {}
+    if stored and stored.get("checksum") == arrays["checksum"] and _checksum(stored) == arrays["checksum"]:
+        return False
+    write_npz(path, arrays)
+    return True
+
+
+def load(path: Path, dataset: Dataset) -> PoisonSet:
+    """The poisons in a file, checked against the data set they are meant for: .npz of this suite, .mat and .pkl of the paper's authors.
+
+    Refuses a file that is missing, truncated, altered, made for other data, of another shape, with values outside [0, 1] or NaN,
+    or with labels that the data set does not have.
+    """
+    from poisons import foreign
+
+    path = Path(path)
+    if not path.is_file():
+        refuse(f"{path}: no such poison file; craft it first, e.g. python3 -m poisons.label_flip --ratio 0.4")
+    readers = {".npz": _read, ".mat": foreign.read_mat, ".pkl": foreign.read_pickle}
+    if path.suffix not in readers:
+        refuse(f"{path}: not a poison file; it must end in one of {', '.join(readers)}")
+    attack, x, y = readers[path.suffix](path, dataset)
+    x, y = check(path, x, y, dataset)
+    return PoisonSet(attack, path.stem, x, y, file_sha256(path))
+
+
+def check(source: Path | str, x: np.ndarray, y: np.ndarray, dataset: Dataset) -> tuple[np.ndarray, np.ndarray]:
+    """Poisons as float32 [poisons, *shape] and int32 [poisons], refused in the name of `source` where they do not fit the data set."""
+    mend = "craft it again for this data set"
+    if x.dtype.kind not in "fiub" or y.dtype.kind not in "fiub":
+        refuse(f"{source}: poisons are {x.dtype} and labels {y.dtype}, not numbers; {mend}")
+    if y.ndim != 1 or len(x) != len(y) or len(y) == 0:
+        refuse(f"{source}: {x.shape} poisons with {y.shape} labels, expected one label each and at least one; {mend}")
+    features = int(np.prod(dataset.shape))
+    if x.shape[1:] != dataset.shape and x.shape[1:] not in ((features,), (1, features), dataset.shape[:-1]):
+        refuse(f"{source}: poisons of shape {x.shape[1:]}, but {dataset.name} has rows of shape {dataset.shape}; {mend}")
+    if not np.isfinite(x).all():
+        refuse(f"{source}: {np.count_nonzero(~np.isfinite(x))} values are NaN or infinite; {mend}")
+    if x.min() < 0 or x.max() > 1:
+        refuse(f"{source}: values from {x.min():.4g} to {x.max():.4g}, outside [0, 1]; scale or clip them, or {mend}")
+    if not np.isin(y, np.arange(dataset.classes)).all():
+        refuse(f"{source}: label {y[~np.isin(y, np.arange(dataset.classes))][0]} does not exist in {dataset.name}, which has labels 0 to {dataset.classes - 1}; {mend}")
+    return x.reshape((-1, *dataset.shape)).astype(np.float32), y.astype(np.int32)
+
+
+def _read(path: Path, dataset: Dataset) -> tuple[str, np.ndarray, np.ndarray]:
+    """Attack, poisons and labels of a file that `save` wrote."""
+    mend = "craft it again"
+    try:
+        arrays = read_npz(path)
+    except Unreadable as error:
+        refuse(f"{path}: {error}; {mend}")
+    if not {"labels", "settings", "checksum"} <= set(arrays) or ("rows" in arrays) == ("instances" in arrays):
+        refuse(f"{path}: holds {', '.join(arrays) or 'nothing'}, not labels, settings, checksum and rows or instances; {mend}")
+    if str(arrays.pop("checksum")) != _checksum(arrays):
+        refuse(f"{path}: its contents do not match its checksum; {mend}")
+    settings = json.loads(str(arrays["settings"]))
+    if settings.get("dataset") != dataset.name:
+        refuse(f"{path}: made for {settings.get('dataset')}, not {dataset.name}; choose its data set with --dataset, or {mend}")
+    if "instances" in arrays:
+        return settings["attack"], arrays["instances"], arrays["labels"]
+    rows = arrays["rows"]
+    if rows.dtype.kind not in "iu" or rows.ndim != 1 or len(rows) == 0 or rows.min() < 0 or rows.max() >= len(dataset.x_train):
+        refuse(f"{path}: row numbers outside 0 to {len(dataset.x_train) - 1}; {mend}")
+    return settings["attack"], dataset.x_train[rows], arrays["labels"]
+
+
+def _checksum(arrays: dict[str, np.ndarray]) -> str:
+    parts = []
+    for name in sorted(set(arrays) - {"checksum"}):
+        parts += [name.encode(), repr((arrays[name].dtype.str, arrays[name].shape)).encode(), np.ascontiguousarray(arrays[name]).tobytes()]
+    return sha256(*parts)

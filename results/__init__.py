@@ -1,0 +1,1 @@
+"""Result files, and `layout`, which knows where they lie."""

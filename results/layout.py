@@ -1,0 +1,72 @@
+"""Where everything lies: the one place that knows the names of folders and files.
+
+RESULTS and MODELS in the environment move the results and the trained models elsewhere (a relative path counts from the
+repository, so that a script means the same folder from wherever it is called).
+"""
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+RESULTS = REPOSITORY / (os.environ.get("RESULTS") or "results")
+MODELS = REPOSITORY / (os.environ.get("MODELS") or "models")
+POISONS = REPOSITORY / "datasets" / "poisons"
+PUBLISHED = REPOSITORY / "results" / "published"
+
+SEED = 215  # the paper's; other seeds are named in the folder, so that they never overwrite these
+EPSILON_BUDGET, DELTA = 1000.0, 1e-5
+
+ATTACK_RESULTS = "attack_results.csv"
+ANALYSIS_RESULTS = "analysis_results.csv"
+HISTORY = "history.csv"
+RUN = "run.json"
+PARAM_UPDATES = "param_updates"
+MAGNITUDES, ORIENTATIONS, PER_EXAMPLE = "mextracts_epoch.csv", "aextracts_epoch.csv", "sextracts_epoch.csv"
+
+
+def seeded(name: str, seed: int) -> str:
+    """`name`, with the seed behind it unless it is the paper's."""
+    return name if seed == SEED else f"{name}_seed_{seed}"
+
+
+def model_name(network: str, batch_size: int, epochs: int, learning_rate: float, seed: int = SEED,
+               clip_norm: float | None = None, noise_multiplier: float = 0.0, engine: str = "stack") -> str:
+    """The name of a trained model, e.g. vanilla_lr_300_40_0.01 or, with a clip norm, dp_lr_300_40_0.01_1000.0_1e-05_4.0_0.025.
+
+    What is not the suite's default (another seed, another engine) stands behind it, so that it never overwrites what is.
+    """
+    if clip_norm is None:
+        name = f"vanilla_{network}_{batch_size}_{epochs}_{learning_rate}"
+    else:
+        name = (f"dp_{network}_{batch_size}_{epochs}_{learning_rate}_{EPSILON_BUDGET}_{DELTA}"
+                f"_{float(clip_norm)}_{float(noise_multiplier)}")
+    return seeded(name if engine == "stack" else f"{name}_{engine}", seed)
+
+
+def model_folder(dataset: str, model: str) -> Path:
+    """Where a clean trained model lies: best.keras, final.keras, config.json, history.csv."""
+    return MODELS / dataset / model
+
+
+def label_flips_file(dataset_name: str, ratio: float, seed: int) -> Path:
+    """The poison file of random label flips on a data set, e.g. fashion_mnist_3_4.1.0_random_0.4.npz."""
+    return POISONS / "indiscriminate" / "label-flips" / (seeded(f"{dataset_name}_random_{ratio}", seed) + ".npz")
+
+
+def indiscriminate_cell(attack: str, poison_set: str, model: str) -> Path:
+    """One cell of the indiscriminate sweep: attack_results.csv, run.json."""
+    return RESULTS / "ipoisoning" / attack / poison_set / model
+
+
+def indiscriminate_analysis_cell(attack: str, poison_set: str, model: str) -> Path:
+    """One gradient analysis of an indiscriminate attack: param_updates/, analysis_results.csv, the extracts, run.json."""
+    return RESULTS / "analysis" / "ipoisoning" / attack / poison_set / model
+
+
+def tables() -> Path:
+    return RESULTS / "tables"
+
+
+def figures() -> Path:
+    return RESULTS / "figures"
