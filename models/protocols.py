@@ -35,8 +35,8 @@ class Shaping:
 
     @property
     def noise_multiplier(self) -> float:
-        """sigma = noise_std / C, rounded to the eight decimals that the paper's scripts compute it with."""
-        return round(self.noise_std / self.clip_norm, 8)
+        """sigma = noise_std / C, to twelve digits: folder names show 0.0025, not 0.0025000000000000001."""
+        return float(f"{self.noise_std / self.clip_norm:.12g}")
 
 
 UNDEFENDED = Shaping()

@@ -3,12 +3,14 @@
     python3 -m poisons.label_flip --ratio 0.4
     python3 -m poisons.label_flip --ratio 0.01 0.02 0.03 --seed 7
 
+writes a poison file for each ratio and prints their paths.
+
 The paper does not say which rows its authors drew. Here they are the first of one seeded permutation, so that the set of a
 smaller ratio is part of that of a larger one, and a curve over ratios shows the ratio rather than the draw.
 """
 from __future__ import annotations
 
-from pathlib import Path
+import sys
 
 import numpy as np
 
@@ -48,11 +50,8 @@ def main() -> None:
         path = layout.label_flips_file(dataset.name, ratio, options.seed)
         settings = {"attack": ATTACK, "dataset": dataset.name, "ratio": ratio, "seed": options.seed}
         wrote = poison_set.save(path, settings, labels, rows=rows)
-        print(f"{_shown(path)}: {len(rows)} poisons", "written" if wrote else "already there")
-
-
-def _shown(path: Path) -> Path:
-    return path.relative_to(layout.REPOSITORY) if path.is_relative_to(layout.REPOSITORY) else path
+        print(path)
+        print(f"{path.stem}: {len(rows)} poisons", "crafted" if wrote else "already there", file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,33 @@
+"""How the suite's figures look: readable in greyscale and by the colour-blind, and saved the same way every time."""
+from __future__ import annotations
+
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt  # noqa: E402  (the backend must be chosen first)
+
+from files import writing  # noqa: E402
+
+# Okabe and Ito's colours, ordered so that they also differ in lightness; a line has a marker or a dash of its own besides.
+COLOURS = ("#000000", "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+MARKERS = ("o", "s", "^", "D", "v", "P", "X")
+STYLE = {
+    "font.size": 9, "axes.spines.top": False, "axes.spines.right": False, "axes.grid": True, "grid.alpha": 0.25, "legend.frameon": False,
+    "savefig.dpi": 150, "svg.hashsalt": "gradient-shaping",
+}
+
+
+def panels(count: int, width: float = 3.4, height: float = 2.8):
+    """A figure with `count` axes side by side, in inches each."""
+    plt.rcParams.update(STYLE)
+    return plt.subplots(1, count, figsize=(width * count, height), layout="constrained", squeeze=False)
+
+
+def save(figure, path: Path) -> None:
+    """Save a figure as `path`, whose suffix is its format, without the time of day in it."""
+    metadata = {"pdf": {"CreationDate": None}, "png": {"Software": None}}.get(path.suffix[1:])
+    with writing(path, "wb") as stream:
+        figure.savefig(stream, format=path.suffix[1:], metadata=metadata)
+    plt.close(figure)

@@ -1,0 +1,62 @@
+"""What the tests share: the suite's commands run as a user runs them, in results and model folders of their own."""
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+
+class Workplace:
+    """A folder with results and models of its own; `run` calls a command there."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.results, self.models = folder / "results", folder / "models"
+        self.environment = {**os.environ, "RESULTS": str(self.results), "MODELS": str(self.models), "PYTHON": sys.executable}
+
+    def start(self, *command, **variables) -> subprocess.Popen:
+        """Start a command, python3 meaning this Python; its two streams are pipes of text."""
+        words = [sys.executable if word == "python3" else str(word) for word in command]
+        environment = {**self.environment, **{name: str(value) for name, value in variables.items()}}
+        return subprocess.Popen(words, cwd=REPOSITORY, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+    def run(self, *command, **variables) -> subprocess.CompletedProcess:
+        """Run a command to its end."""
+        process = self.start(*command, **variables)
+        stdout, stderr = process.communicate(timeout=300)
+        return subprocess.CompletedProcess(process.args, process.returncode, stdout, stderr)
+
+    def succeed(self, *command, **variables) -> subprocess.CompletedProcess:
+        done = self.run(*command, **variables)
+        assert done.returncode == 0, done.stderr
+        return done
+
+    def written(self) -> dict[str, bytes]:
+        """The CSV files of the results by relative path, with their bytes."""
+        return {str(path.relative_to(self.results)): path.read_bytes() for path in sorted(self.results.rglob("*.csv"))}
+
+
+@pytest.fixture
+def workplace(tmp_path) -> Workplace:
+    return Workplace(tmp_path)
+
+
+@pytest.fixture(scope="session")
+def subtask():
+    import datasets
+
+    return datasets.load("subtask")
+
+
+def refused(done: subprocess.CompletedProcess) -> str:
+    """The one line with which a command refused bad input; fails unless it did so properly."""
+    assert done.returncode == 2, (done.returncode, done.stderr)
+    lines = done.stderr.strip().splitlines()
+    assert len(lines) == 1 and lines[0].startswith("error: "), done.stderr
+    return lines[0]

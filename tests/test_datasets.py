@@ -1,0 +1,82 @@
+"""The data: what the loaders return, and what they refuse."""
+import numpy as np
+import pytest
+
+import datasets
+from datasets import fashion_mnist
+
+
+def test_subtask_is_the_papers(subtask):
+    assert subtask.x_train.shape == (10800, 28, 28, 1) and subtask.x_test.shape == (2000, 28, 28, 1)
+    assert subtask.x_train.dtype == np.float32 and subtask.x_train.min() == 0 and subtask.x_train.max() == 1
+    assert set(np.unique(subtask.y_train)) == {0, 1} and subtask.y_test.sum() == 1000
+
+
+def test_subtask_file_is_cut_out_of_the_full_set():
+    if not any((folder / name).exists() for folder in (fashion_mnist.DEBIAN_FOLDER, fashion_mnist.SUBTASK_FILE.parent) for name in fashion_mnist.ARCHIVES):
+        pytest.skip("FashionMNIST is not on this machine (Debian: dataset-fashion-mnist)")
+    assert fashion_mnist._fingerprint(fashion_mnist.make_subtask()) == fashion_mnist.SUBTASK_SHA256
+    full = datasets.load("fashion_mnist")
+    assert full.x_train.shape == (60000, 28, 28, 1) and np.bincount(full.y_train).tolist() == [6000] * 10
+    # dress is class 0 and coat class 1 of the subtask: the first test image of each is the full set's
+    subtask = datasets.load("subtask")
+    for label, original in enumerate((3, 4)):
+        assert np.array_equal(subtask.x_test[subtask.y_test == label][0], full.x_test[full.y_test == original][0])
+
+
+def test_hold_out_is_fixed(subtask):
+    again = datasets.load("subtask")
+    assert np.array_equal(subtask.x_train, again.x_train)
+
+
+def test_unknown_name(capsys):
+    with pytest.raises(SystemExit) as refusal:
+        datasets.load("mnist")
+    assert refusal.value.code == 2
+    assert capsys.readouterr().err == "error: --dataset mnist: unknown; choose one of subtask, fashion_mnist\n"
+
+
+@pytest.mark.parametrize("damage", ["missing", "truncated", "altered", "foreign"])
+def test_damaged_subtask_is_refused(damage, tmp_path, monkeypatch, capsys):
+    path = tmp_path / "subtask.npz"
+    content = bytearray(fashion_mnist.SUBTASK_FILE.read_bytes())
+    if damage == "truncated":
+        path.write_bytes(content[:len(content) // 2])
+    elif damage == "altered":
+        content[len(content) // 2] ^= 1
+        path.write_bytes(content)
+    elif damage == "foreign":
+        np.savez(path, x_train=np.zeros(3))
+    monkeypatch.setattr(fashion_mnist, "SUBTASK_FILE", path)
+    with pytest.raises(SystemExit) as refusal:
+        datasets.load("subtask")
+    assert refusal.value.code == 2
+    message = capsys.readouterr().err
+    assert str(path) in message and "git checkout" in message and message.count("\n") == 1
+
+
+def test_damaged_archives_are_refused(tmp_path, monkeypatch, capsys):
+    for name in fashion_mnist.ARCHIVES:
+        (tmp_path / name).write_bytes(b"not an archive")
+    monkeypatch.setattr(fashion_mnist, "DEBIAN_FOLDER", tmp_path)
+    if all((fashion_mnist.HERE / "fashion_mnist" / name).exists() for name in fashion_mnist.ARCHIVES):
+        pytest.skip("the local folder comes first")
+    with pytest.raises(SystemExit) as refusal:
+        datasets.load("fashion_mnist")
+    assert refusal.value.code == 2 and "SHA-256" in capsys.readouterr().err
+
+
+def test_missing_full_set_names_the_ways_to_get_it(tmp_path, monkeypatch, capsys):
+    import tensorflow as tf
+
+    def offline():
+        raise Exception("URL fetch failure")
+
+    monkeypatch.setattr(fashion_mnist, "DEBIAN_FOLDER", tmp_path)
+    monkeypatch.setattr(fashion_mnist, "HERE", tmp_path)
+    monkeypatch.setenv("KERAS_HOME", str(tmp_path))
+    monkeypatch.setattr(tf.keras.datasets.fashion_mnist, "load_data", offline)
+    with pytest.raises(SystemExit) as refusal:
+        datasets.load("fashion_mnist")
+    message = capsys.readouterr().err
+    assert refusal.value.code == 2 and "dataset-fashion-mnist" in message and ".gz" in message and message.count("\n") == 1

@@ -1,0 +1,232 @@
+"""The stack against independent references: per-example gradients of TensorFlow, TensorFlow Privacy's optimiser, plain Keras."""
+import math
+
+import numpy as np
+import pytest
+
+from models import device
+
+device.start(None)
+
+import tensorflow as tf  # noqa: E402
+
+from models import networks, stack, tfprivacy  # noqa: E402
+from models.protocols import UNDEFENDED, Shaping  # noqa: E402
+from models.shaping import clip_factors, noise  # noqa: E402
+
+SHAPE = (6, 5, 1)
+
+
+def toy(rows=70, poisons=20, classes=3, seed=0):
+    """Random rows, the last ones poisons: x, y, is_poison."""
+    random = np.random.default_rng(seed)
+    x = random.random((rows, *SHAPE), np.float32)
+    return x, random.integers(0, classes, rows).astype(np.int32), np.arange(rows) >= rows - poisons
+
+
+def per_example_gradients(model, x, y):
+    """Every example's gradient, [examples, *parameter] for each parameter, one backward pass each by tf.vectorized_map."""
+
+    def gradients(example):
+        with tf.GradientTape() as tape:
+            logits = model(example[0][tf.newaxis])
+            loss = tf.keras.losses.sparse_categorical_crossentropy(example[1][tf.newaxis], logits, from_logits=True)[0]
+        return tape.gradient(loss, model.trainable_variables)
+
+    return [values.numpy() for values in tf.vectorized_map(gradients, (tf.constant(x), tf.constant(y)))]
+
+
+def clipped(gradients, clip_norm):
+    """The examples' gradients, each scaled to a norm over all parameters of at most `clip_norm`, in float64."""
+    norms = np.sqrt(sum((values.astype(np.float64) ** 2).reshape(len(values), -1).sum(1) for values in gradients))
+    factors = np.minimum(1, clip_norm / norms)
+    return [values * factors.reshape(-1, *[1] * (values.ndim - 1)) for values in gradients]
+
+
+@pytest.mark.parametrize("network", ["lr", "shallow-mlp"])
+def test_one_step_is_the_mean_of_clipped_per_example_gradients(network):
+    x, y, is_poison = toy()
+    clip_norms = [math.inf, 0.1, 0.7, 1.5, 4.0, 100.0]
+    weight = np.random.default_rng(1).integers(0, 2, (70, 6)).astype(np.float32)
+    weight[:, :3] = 1
+    model = networks.build(network, SHAPE, 3, 7)
+    replicas = stack.Stack(model, [Shaping(clip_norm) for clip_norm in clip_norms], "sgd", 1.0, 7)
+    replicas.train_epoch(stack.Rows.of(x, y, is_poison, 6, weight), *stack.batches(is_poison, 70, 7, 1), 70)
+    gradients = per_example_gradients(model, x, y)
+    for replica, clip_norm in enumerate(clip_norms):
+        seen = weight[:, replica] > 0
+        for start, after, values in zip(model.get_weights(), replicas.weights(replica), clipped(gradients, clip_norm)):
+            expected = values[seen].sum(0) / seen.sum()
+            assert np.abs((start - after) - expected).max() < 1e-6
+            assert np.abs((start - after) * seen.sum() - values[seen].sum(0)).max() < 1e-5 * max(1, np.abs(values[seen].sum(0)).max())
+
+
+@pytest.mark.parametrize(("network", "optimizer", "rate"), [("lr", "adam", 0.01), ("shallow-mlp", "sgd", 0.04), ("shallow-mlp", "adam", 0.001)])
+def test_an_epoch_agrees_with_tensorflow_privacy(network, optimizer, rate, subtask):
+    x, y = subtask.x_train[:1000], subtask.y_train[:1000]  # 300 a batch: the last one is smaller
+    is_poison = np.arange(1000) >= 900
+    weight = np.ones((1000, 3), np.float32)
+    weight[::3, 2] = 0
+    shapings = [UNDEFENDED, Shaping(0.5), Shaping(4.0)]
+    model = networks.build(network, subtask.shape, 2, 215)
+    rows, epoch = stack.Rows.of(x, y, is_poison, 3, weight), stack.batches(is_poison, 300, 215, 1)
+    ours, theirs = (engine(model, shapings, optimizer, rate, 215) for engine in (stack.Stack, tfprivacy.TensorFlowPrivacy))
+    for engine in (ours, theirs):
+        engine.train_epoch(rows, *epoch, 300)
+    for replica in range(3):
+        for mine, reference in zip(ours.weights(replica), theirs.weights(replica)):
+            assert np.abs(mine - reference).max() < 1e-4
+    test = tf.constant(subtask.x_test.reshape(2000, -1)), tf.constant(subtask.y_test)
+    assert np.abs(ours.hits(*test).mean(1) - theirs.hits(*test).mean(1)).max() <= 0.001
+
+
+def test_full_epoch_of_the_papers_training_agrees_with_tensorflow_privacy(subtask):
+    is_poison = np.zeros(10800, bool)
+    model = networks.build("lr", subtask.shape, 2, 215)
+    rows, epoch = stack.Rows.of(subtask.x_train, subtask.y_train, is_poison, 1), stack.batches(is_poison, 300, 215, 1)
+    engines = [engine(model, [Shaping(1.0)], "adam", 0.01, 215) for engine in (stack.Stack, tfprivacy.TensorFlowPrivacy)]
+    for engine in engines:
+        engine.train_epoch(rows, *epoch, 300)
+    for mine, reference in zip(*(engine.weights(0) for engine in engines)):
+        assert np.abs(mine - reference).max() < 1e-4
+
+
+def test_clip_factors_bound_the_norm():
+    norms = np.array([[0.0, 1e-6, 0.5, 1.0, 2.0, 1e6]] * 3, np.float32)
+    factors = clip_factors(tf.constant(norms**2), tf.constant([1.0, 0.3, math.inf])).numpy()
+    assert (factors * norms <= np.array([[1.0], [0.3], [math.inf]]) * (1 + 1e-6)).all()
+    assert np.allclose(factors[0], [1, 1, 1, 1, 0.5, 1e-6], rtol=1e-6) and (factors[2] == 1).all()
+
+
+def test_noise_is_standard_normal_and_independent():
+    shape = (400, 250)
+    draws = {(parameter, step): noise(shape, 215, parameter, tf.constant(step)).numpy().reshape(-1) for parameter in range(3) for step in range(3)}
+    count = shape[0] * shape[1]
+    for values in draws.values():
+        assert abs(values.mean()) < 5 / math.sqrt(count) and abs(values.var() - 1) < 5 * math.sqrt(2 / count)
+    values = list(draws.values())
+    for first in range(len(values)):
+        for second in range(first):
+            assert abs(np.corrcoef(values[first], values[second])[0, 1]) < 5 / math.sqrt(count)
+    rows = values[0].reshape(shape)
+    assert abs(np.corrcoef(rows[:, :-1].reshape(-1), rows[:, 1:].reshape(-1))[0, 1]) < 5 / math.sqrt(count)
+    assert np.array_equal(values[0], noise(shape, 215, 0, tf.constant(0)).numpy().reshape(-1))
+    assert not np.array_equal(values[0], noise(shape, 216, 0, tf.constant(0)).numpy().reshape(-1))
+
+
+def test_each_replica_adds_its_own_amount_of_noise():
+    """Steps with a clip norm of nearly 0, so that a parameter's change is the noise alone: its scale, and its independence in training."""
+    x, y, is_poison = toy()
+    stds = [0.0, 0.5, 2.0]
+    replicas = stack.Stack(networks.build("shallow-mlp", SHAPE, 3, 7), [Shaping(1e-7, std) for std in stds], "sgd", 1.0, 7)
+    rows = stack.Rows.of(x, y, is_poison, 3)
+    changes = []
+    for epoch in (1, 2):
+        before = [replicas.weights(replica) for replica in range(3)]
+        replicas.train_epoch(rows, *stack.batches(is_poison, 70, 7, epoch), 70)
+        changes.append([[(a - b) * 70 for a, b in zip(before[replica], replicas.weights(replica))] for replica in range(3)])
+    for step in changes:
+        for values in step[0]:
+            assert np.abs(values).max() < 1e-5
+        for replica in (1, 2):
+            for values in step[replica][::2]:  # the kernels: 7,680, 65,536 and 768 coordinates
+                assert abs(values.std() / stds[replica] - 1) < 5 / math.sqrt(2 * values.size)
+                assert abs(values.mean() / stds[replica]) < 5 / math.sqrt(values.size)
+        assert np.allclose(step[1][2] / stds[1], step[2][2] / stds[2], atol=1e-3)  # one draw, scaled
+    layers = [changes[step][2][layer].reshape(-1)[:768] for step in range(2) for layer in (0, 2, 4)]
+    for first in range(len(layers)):
+        for second in range(first):
+            assert abs(np.corrcoef(layers[first], layers[second])[0, 1]) < 5 / math.sqrt(768)
+
+
+def test_batches_hold_every_row_once_clean_rows_first():
+    is_poison = np.random.default_rng(0).random(1010) < 0.3
+    order, clean = stack.batches(is_poison, 100, 215, 3)
+    assert sorted(order.tolist()) == list(range(1010)) and len(clean) == 11 and clean.sum() == (~is_poison).sum()
+    for batch, count in enumerate(clean):
+        rows = is_poison[order[100 * batch:100 * batch + 100]]
+        assert not rows[:count].any() and rows[count:].all()
+    assert not np.array_equal(order, stack.batches(is_poison, 100, 215, 4)[0])
+    assert not np.array_equal(order, stack.batches(is_poison, 100, 216, 3)[0])
+    assert np.array_equal(order, stack.batches(is_poison, 100, 215, 3)[0])
+
+
+@pytest.mark.parametrize("network", ["lr", "shallow-mlp"])
+def test_record_is_what_per_example_gradients_say(network):
+    x, y, is_poison = toy()
+    clip_norms = [math.inf, 0.5]
+    model = networks.build(network, SHAPE, 3, 7)
+    replicas = stack.Stack(model, [Shaping(clip_norm) for clip_norm in clip_norms], "sgd", 0.0001, 7)
+    order, clean = stack.batches(is_poison, 40, 7, 1)
+    weight = np.ones((70, 2), np.float32)
+    weight[3, 1] = weight[69, 1] = 0
+    record = replicas.train_epoch(stack.Rows.of(x, y, is_poison, 2, weight), order, clean, 40, record=True)
+    gradients = per_example_gradients(model, x, y)  # the first batch is at these parameters
+    kernel = gradients[-2].reshape(70, -1)
+    first = order[:40]
+    for replica, clip_norm in enumerate(clip_norms):
+        seen = weight[first, replica] > 0
+        shaped = clipped(gradients, clip_norm)
+        for part, member in (("clean", ~is_poison[first]), ("poison", is_poison[first])):
+            for parameter, values in (("kernel", shaped[-2]), ("bias", shaped[-1])):
+                numbers, means = record.batch_means(replica, part, parameter)
+                assert numbers[0] == 0 and np.abs(means[0] - values[first[member & seen]].mean(0)).max() < 1e-6
+        norms = np.linalg.norm(kernel[first], axis=1)
+        ours = record.norms(replica)[:40]
+        assert np.allclose(ours[seen], norms[seen], rtol=1e-4) and np.isnan(ours[~seen]).all()
+        mean = shaped[-2][first[~is_poison[first] & seen]].mean(0).reshape(-1)
+        poisons = is_poison[first]
+        expected = kernel[first][poisons] @ mean / (norms[poisons] * np.linalg.norm(mean))
+        ours = record.cosines(replica)[:poisons.sum()]
+        assert np.allclose(ours[seen[poisons]], expected[seen[poisons]], atol=1e-4) and np.isnan(ours[~seen[poisons]]).all()
+
+
+def test_batches_without_poison_do_not_count_in_its_mean():
+    x, y, is_poison = toy(poisons=1)
+    replicas = stack.Stack(networks.build("lr", SHAPE, 3, 7), [UNDEFENDED], "sgd", 0.1, 7)
+    order, clean = stack.batches(is_poison, 10, 7, 1)
+    record = replicas.train_epoch(stack.Rows.of(x, y, is_poison, 1), order, clean, 10, record=True)
+    assert record.batch_means(0, "poison", "kernel")[0].tolist() == np.flatnonzero(clean < 10).tolist()
+    assert len(record.batch_means(0, "clean", "kernel")[1]) == 7
+
+
+def test_recording_changes_no_bit_and_reset_starts_anew(subtask):
+    is_poison = np.arange(2000) >= 1500
+    shapings = [UNDEFENDED, *(Shaping(clip_norm, std) for clip_norm in (0.1, 4.0) for std in (0.0, 0.1))]
+    rows = stack.Rows.of(subtask.x_train[:2000], subtask.y_train[:2000], is_poison, 5)
+    replicas = stack.Stack(networks.build("lr", subtask.shape, 2, 215), shapings, "adam", 0.01, 215)
+    outcomes = []
+    for record in (False, True, False):
+        replicas.reset()
+        for epoch in (1, 2):
+            replicas.train_epoch(rows, *stack.batches(is_poison, 300, 215, epoch), 300, record)
+        outcomes.append(np.concatenate([values.reshape(-1) for replica in range(5) for values in replicas.weights(replica)]))
+    assert np.array_equal(outcomes[0], outcomes[1]) and np.array_equal(outcomes[0], outcomes[2])
+
+
+def test_a_replica_does_what_it_does_alone(subtask):
+    is_poison = np.zeros(1000, bool)
+    shapings = [UNDEFENDED, Shaping(0.1), Shaping(1.0, 0.1), Shaping(8.0, 0.001)]
+    model = networks.build("lr", subtask.shape, 2, 215)
+    outcomes = []
+    for chosen in [shapings, *([shaping] for shaping in shapings)]:
+        replicas = stack.Stack(model, chosen, "adam", 0.01, 215)
+        rows = stack.Rows.of(subtask.x_train[:1000], subtask.y_train[:1000], is_poison, len(chosen))
+        replicas.train_epoch(rows, *stack.batches(is_poison, 300, 215, 1), 300)
+        outcomes += [replicas.weights(replica) for replica in range(len(chosen))]
+    for together, alone in zip(outcomes[:4], outcomes[4:]):
+        assert all(np.abs(a - b).max() < 1e-5 for a, b in zip(together, alone))
+
+
+def test_hits_are_kerass_predictions(subtask, monkeypatch):
+    monkeypatch.setattr(stack, "EVALUATION_ROWS", 300)
+    model = networks.build("shallow-mlp", subtask.shape, 2, 3)
+    replicas = stack.Stack(model, [UNDEFENDED], "sgd", 0.1, 3)
+    hits = replicas.hits(tf.constant(subtask.x_test.reshape(2000, -1)), tf.constant(subtask.y_test))
+    assert hits.shape == (1, 2000) and np.array_equal(hits[0], model.predict(subtask.x_test, verbose=0).argmax(1) == subtask.y_test)
+
+
+def test_a_network_that_the_stack_cannot_train_is_refused():
+    model = tf.keras.Sequential([tf.keras.layers.InputLayer((4,)), tf.keras.layers.Dense(3, "tanh"), tf.keras.layers.Dense(2)])
+    with pytest.raises(ValueError, match="relu"):
+        stack.Stack(model, [UNDEFENDED], "sgd", 0.1, 3)
