@@ -11,6 +11,7 @@ Writes beside each param_updates/
     gradients.png         the three of them against the epoch
 All are of the last layer's kernel; the means are those of sections 3 and 4 of the paper: a mean over each batch, then over the epoch.
 """
+
 from __future__ import annotations
 
 from pathlib import Path
@@ -53,8 +54,7 @@ def analyze(folder: Path, epochs: list[dict[str, np.ndarray]]) -> tuple[float, f
     write_csv(folder / layout.ORIENTATIONS, None, cosines[:, np.newaxis].tolist())
     quantiles = None
     if PER_EXAMPLE[0] in epochs[0]:  # the paper's layout has no single examples
-        quantiles = np.array([
-            [value for name in PER_EXAMPLE for value in np.nanpercentile(epoch[name], QUANTILES)] for epoch in epochs])
+        quantiles = np.array([[value for name in PER_EXAMPLE for value in np.nanpercentile(epoch[name], QUANTILES)] for epoch in epochs])
         write_csv(folder / layout.PER_EXAMPLE, PER_EXAMPLE_HEADER, [[number, *line] for number, line in enumerate(quantiles.tolist(), 1)])
     draw(folder / "gradients.png", magnitudes, cosines, quantiles)
     return float(np.mean(magnitudes[:, 1] / magnitudes[:, 0])), float(cosines.mean())
@@ -73,7 +73,7 @@ def draw(path: Path, magnitudes: np.ndarray, cosines: np.ndarray, quantiles: np.
     for column, (part, colour) in enumerate((("clean", plotting.COLOURS[1]), ("poison", plotting.COLOURS[2]))):
         norms.plot(epochs, magnitudes[:, column], color=colour, ls=("-", "--")[column], label=part)
         if quantiles is not None:
-            low, lower, middle, upper, high = quantiles[:, 5 * column:5 * column + 5].T
+            low, lower, middle, upper, high = quantiles[:, 5 * column : 5 * column + 5].T
             examples.fill_between(epochs, low, high, color=colour, alpha=0.15, lw=0)
             examples.fill_between(epochs, lower, upper, color=colour, alpha=0.3, lw=0)
             examples.plot(epochs, middle, color=colour, ls=("-", "--")[column], label=part)

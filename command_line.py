@@ -1,10 +1,15 @@
-"""What every entry point does alike: one clear line on bad input, and options that are checked as they are read."""
+"""What entry points do alike: one clear line on bad input, options that are checked as they are read, and progress."""
+
 from __future__ import annotations
 
 import argparse
 import math
 import sys
-from typing import Callable, NoReturn
+import time
+from collections.abc import Callable, Sequence
+from typing import NoReturn
+
+from tqdm import tqdm
 
 
 def refuse(message: str) -> NoReturn:
@@ -46,3 +51,25 @@ POSITIVE = number(lambda value: value > 0, "a number above 0")
 NOT_NEGATIVE = number(lambda value: value >= 0, "a number of 0 or more")
 COUNT = number(lambda value: value >= 1, "a whole number of 1 or more", int)
 SEED = number(lambda value: 0 <= value < 2**31, "a whole number from 0 to 2147483647", int)
+
+
+class Progress:
+    """Epoch, accuracy and time left: a bar on a terminal; plain lines, at most one in five seconds and the last, in a file."""
+
+    def __init__(self, label: str, epochs: int) -> None:
+        self.label, self.epochs, self.began, self.shown = label, epochs, time.monotonic(), time.monotonic()
+        self.bar = tqdm(total=epochs, desc=label, unit="epoch", dynamic_ncols=True, disable=not sys.stderr.isatty())
+
+    def show(self, epoch: int, accuracies: Sequence[float]) -> None:
+        """Show that `epoch` (from 1) is done, and the range of the replicas' accuracies."""
+        low, high = min(accuracies), max(accuracies)
+        text = f"test accuracy {low:.4f}" + (f" to {high:.4f}" if high > low else "")
+        self.bar.set_postfix_str(text, refresh=False)
+        self.bar.update()
+        now = time.monotonic()
+        if self.bar.disable and (epoch == self.epochs or now - self.shown >= 5):
+            left = (now - self.began) / epoch * (self.epochs - epoch)
+            print(f"{self.label}: epoch {epoch}/{self.epochs}, {text}, {left:.0f} s left", file=sys.stderr, flush=True)
+            self.shown = now
+        if epoch == self.epochs:
+            self.bar.close()

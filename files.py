@@ -1,4 +1,5 @@
 """Files that are whole or not there, and reading that executes nothing."""
+
 from __future__ import annotations
 
 import contextlib
@@ -9,8 +10,9 @@ import json
 import os
 import zipfile
 import zlib
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import IO, Iterable, Iterator
+from typing import IO
 
 import numpy as np
 

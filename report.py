@@ -5,60 +5,95 @@
 
 Reads results/ (never TensorFlow), compares with results/published/, and writes
     results/tables/indiscriminate.csv    every cell of the indiscriminate sweep: best and final accuracy, published best, difference
+    results/tables/seeds.csv             where several seeds were run: mean, 95% interval and range of the accuracies
     results/tables/gradients.csv         every gradient analysis: mean norm ratio and mean cosine, reached and published
     results/figures/indiscriminate_<attack>.png and .pdf    accuracy against the poison ratio
 A result that is damaged, or without the run.json that marks it as finished, is left out and named.
 """
+
 from __future__ import annotations
 
+import collections
 import csv
 import sys
 from pathlib import Path
 
 import numpy as np
+from scipy import stats
 
 from command_line import Parser
-from files import file_sha256, read_json, write_csv
+from files import write_csv
 from results import layout, plotting
+from results.cells import read_all
 
 TOLERANCE = 0.015  # of the published best accuracy
-UNBOUNDED_CLIP_NORM = 100  # effectively no clipping; the three published cells of it at ratio 0.4 disagree among themselves: shown, not counted
+UNBOUNDED_CLIP_NORM = (
+    100  # effectively no clipping; the three published cells of it at ratio 0.4 disagree among themselves: shown, not counted
+)
 INDISCRIMINATE_HEADER = (
-    "attack", "ratio", "clip_norm", "noise_multiplier", "n_poison", "baseline_acc", "best_acc", "final_acc", "baseline_reached_at_epoch",
-    "published_best_acc", "difference", "verdict", "source")
+    "attack",
+    "ratio",
+    "clip_norm",
+    "noise_multiplier",
+    "n_poison",
+    "baseline_acc",
+    "best_acc",
+    "final_acc",
+    "baseline_reached_at_epoch",
+    "published_best_acc",
+    "difference",
+    "verdict",
+    "source",
+)
+SEEDS_HEADER = (
+    "attack",
+    "ratio",
+    "clip_norm",
+    "noise_multiplier",
+    "seeds",
+    "baseline_acc",
+    "best_acc_mean",
+    "best_acc_ci95",
+    "final_acc_mean",
+    "final_acc_ci95",
+    "final_acc_min",
+    "final_acc_max",
+    "epochs_acc_mean",
+    "epochs_acc_ci95",
+)
 GRADIENTS_HEADER = (
-    "attack", "poison_set", "model", "mean_norm_ratio", "published_mean_norm_ratio", "mean_cosine", "published_mean_cosine", "source")
+    "attack",
+    "poison_set",
+    "model",
+    "mean_norm_ratio",
+    "published_mean_norm_ratio",
+    "mean_cosine",
+    "published_mean_cosine",
+    "source",
+)
 
 
 def main() -> None:
     Parser(__doc__).parse_args()
-    cells = indiscriminate_cells()
-    write_csv(layout.tables() / "indiscriminate.csv", INDISCRIMINATE_HEADER, ([cell[name] for name in INDISCRIMINATE_HEADER] for cell in cells))
-    for attack in sorted({cell["attack"] for cell in cells}):
-        ours = [cell for cell in cells if cell["attack"] == attack]
-        if any(cell["best_acc"] != "" for cell in ours):
-            print_indiscriminate(attack, ours)
-            draw_indiscriminate(attack, ours)
+    found = read_all(layout.RESULTS / "ipoisoning", layout.ATTACK_RESULTS)
+    table = indiscriminate_table(found)
+    write_table("indiscriminate", INDISCRIMINATE_HEADER, table)
+    for attack in sorted({line["attack"] for line in table}):
+        lines = [line for line in table if line["attack"] == attack]
+        if any(line["best_acc"] != "" for line in lines):
+            print_indiscriminate(attack, lines)
+            draw_indiscriminate(attack, lines)
+    seeds = seeds_table(found)
+    write_table("seeds", SEEDS_HEADER, seeds)
+    print_seeds(seeds)
     analyses = gradient_analyses()
-    write_csv(layout.tables() / "gradients.csv", GRADIENTS_HEADER, ([analysis[name] for name in GRADIENTS_HEADER] for analysis in analyses))
+    write_table("gradients", GRADIENTS_HEADER, analyses)
     print_gradients(analyses)
     print(f"\ntables: {layout.tables()}\nfigures: {layout.figures()}")
 
 
-# --- what is finished ---
-
-
-def finished(folder: Path, pattern: str, results_name: str) -> list[tuple[Path, dict, list[dict]]]:
-    """Every finished result below `folder`: its path, its settings and its lines; names on standard error what it leaves out."""
-    found = []
-    for path in sorted(folder.glob(f"{pattern}/{results_name}")):
-        run = read_json(path.parent / layout.RUN)
-        if run is None or run.get("results") != {path.name: file_sha256(path)}:
-            print(f"left out: {path} (damaged, or without a run.json that belongs to it)", file=sys.stderr)
-            continue
-        with open(path, newline="") as stream:
-            found.append((path, run["settings"], list(csv.DictReader(stream))))
-    return found
+def write_table(name: str, header: tuple, lines: list[dict]) -> None:
+    write_csv(layout.tables() / f"{name}.csv", header, ([line[column] for column in header] for line in lines))
 
 
 def published(name: str) -> list[dict]:
@@ -70,28 +105,37 @@ def published(name: str) -> list[dict]:
 # --- the indiscriminate sweep ---
 
 
-def indiscriminate_cells() -> list[dict]:
+def indiscriminate_table(found: list[tuple[Path, dict, list[dict]]]) -> list[dict]:
     """A line of the table for each finished cell and for each published one that is not finished; every value as it is to be shown."""
     known = {}
     for line in published("ipoisoning"):
         known[line["attack"], float(line["ratio"]), float(line["clip_norm"]), float(line["noise_multiplier"])] = float(line["best_acc"])
     cells = {}
-    for path, settings, lines in finished(layout.RESULTS / "ipoisoning", "*/*/*", layout.ATTACK_RESULTS):
+    for path, settings, lines in found:
         if settings["seed"] != layout.SEED or settings["engine"] != "stack":
-            continue  # kept for comparison; the table is of the paper's protocol
+            continue  # the table is of one seed, as the paper's
         accuracies = [float(line["test_acc"]) for line in lines]
         ratio = round(settings["n_poison"] / 10800, 4)
         clip_norm = settings["clip_norm"] or float("inf")
         reached = [int(line["epoch"]) for line in lines if float(line["test_acc"]) >= float(line["baseline_acc"])]
         cells[settings["attack"], ratio, clip_norm, settings["noise_multiplier"]] = {
-            "n_poison": settings["n_poison"], "baseline_acc": settings["baseline_acc"], "best_acc": max(accuracies), "final_acc": accuracies[-1],
-            "baseline_reached_at_epoch": reached[0] if reached else "never", "source": str(path.relative_to(layout.RESULTS)),
+            "n_poison": settings["n_poison"],
+            "baseline_acc": settings["baseline_acc"],
+            "best_acc": max(accuracies),
+            "final_acc": accuracies[-1],
+            "baseline_reached_at_epoch": reached[0] if reached else "never",
+            "source": str(path.relative_to(layout.RESULTS)),
         }
     table = []
     for key in sorted(set(known) | set(cells)):
         attack, ratio, clip_norm, noise_multiplier = key
         line = dict.fromkeys(INDISCRIMINATE_HEADER, "")
-        line.update(attack=attack, ratio=ratio, clip_norm="undefended" if clip_norm == float("inf") else clip_norm, noise_multiplier=noise_multiplier)
+        line.update(
+            attack=attack,
+            ratio=ratio,
+            clip_norm="undefended" if clip_norm == float("inf") else clip_norm,
+            noise_multiplier=noise_multiplier,
+        )
         line.update(cells.get(key, {}), published_best_acc=known.get(key, ""))
         if key not in cells:
             line["verdict"] = "not run"
@@ -110,7 +154,9 @@ def print_indiscriminate(attack: str, cells: list[dict]) -> None:
     shown = [cell for cell in cells if cell["noise_multiplier"] == 0 and cell["best_acc"] != ""]
     shapings = sorted({cell["clip_norm"] for cell in shown}, key=lambda clip: (clip != "undefended", clip if clip != "undefended" else 0))
     by_place = {(cell["ratio"], cell["clip_norm"]): cell for cell in shown}
-    print(f"\n{attack}: test accuracy, best of the epochs / final (published best), without noise; clean baseline {shown[0]['baseline_acc']}\n")
+    print(
+        f"\n{attack}: test accuracy, best of the epochs / final (published best), without noise; clean baseline {shown[0]['baseline_acc']}\n"
+    )
     print("ratio  " + "".join(f"{clip if clip == 'undefended' else f'clip {clip:g}':<25}" for clip in shapings))
     for ratio in sorted({cell["ratio"] for cell in shown}):
         texts = []
@@ -119,19 +165,26 @@ def print_indiscriminate(attack: str, cells: list[dict]) -> None:
             text = "not run" if cell is None else f"{cell['best_acc']:.4f}/{cell['final_acc']:.4f}"
             texts.append(text + (f" ({cell['published_best_acc']})" if cell and cell["published_best_acc"] != "" else ""))
         print(f"{ratio:<7}" + "".join(f"{text:<25}" for text in texts))
-    counts = {verdict: sum(cell["verdict"] == verdict for cell in cells) for verdict in ("within", "outside", "shown only", "not run", "unpublished")}
-    print(f"\n{counts['within']} of {counts['within'] + counts['outside']} published cells within {TOLERANCE} of the published best accuracy;"
-          f" {counts['shown only']} with clip norm {UNBOUNDED_CLIP_NORM} shown only, {counts['not run']} published not run, {counts['unpublished']} unpublished")
+    counts = collections.Counter(cell["verdict"] for cell in cells)
+    print(
+        f"\n{counts['within']} of {counts['within'] + counts['outside']} published cells within {TOLERANCE} of the published best accuracy;"
+        f" {counts['shown only']} with clip norm {UNBOUNDED_CLIP_NORM} shown only, {counts['not run']} published not run,"
+        f" {counts['unpublished']} unpublished"
+    )
     for cell in cells:
         if cell["verdict"] == "outside":
-            print(f"outside: ratio {cell['ratio']}, clip {cell['clip_norm']}, noise multiplier {cell['noise_multiplier']}:"
-                  f" best {cell['best_acc']:.4f}, published {cell['published_best_acc']} ({cell['difference']:+.4f})")
+            print(
+                f"outside: ratio {cell['ratio']}, clip {cell['clip_norm']}, noise multiplier {cell['noise_multiplier']}:"
+                f" best {cell['best_acc']:.4f}, published {cell['published_best_acc']} ({cell['difference']:+.4f})"
+            )
 
 
 def draw_indiscriminate(attack: str, cells: list[dict]) -> None:
     """Best and final accuracy against the poison ratio, a line for each clip norm without noise, and the published best as open marks."""
     figure, (axes,) = plotting.panels(2, height=3.2)
-    shown = [cell for cell in cells if cell["noise_multiplier"] == 0 and cell["best_acc"] != "" and cell["clip_norm"] != UNBOUNDED_CLIP_NORM]
+    shown = [
+        cell for cell in cells if cell["noise_multiplier"] == 0 and cell["best_acc"] != "" and cell["clip_norm"] != UNBOUNDED_CLIP_NORM
+    ]
     shapings = sorted({cell["clip_norm"] for cell in shown}, key=lambda clip: (clip != "undefended", clip if clip != "undefended" else 0))
     for index, clip in enumerate(shapings):
         line = sorted((cell for cell in shown if cell["clip_norm"] == clip), key=lambda cell: cell["ratio"])
@@ -140,11 +193,14 @@ def draw_indiscriminate(attack: str, cells: list[dict]) -> None:
         for axis, value in zip(axes, ("best_acc", "final_acc")):
             axis.plot(ratios, [cell[value] for cell in line], label=clip if clip == "undefended" else f"clip {clip:g}", **look)
         known = [cell for cell in line if cell["published_best_acc"] != ""]
-        axes[0].plot([cell["ratio"] for cell in known], [cell["published_best_acc"] for cell in known], ls="", mfc="none", marker=look["marker"], ms=9, color=look["color"])
+        look.update(ls="", mfc="none", ms=9)
+        axes[0].plot([cell["ratio"] for cell in known], [cell["published_best_acc"] for cell in known], **look)
     for axis, title in zip(axes, ("best epoch (large open marks: published)", "after the last epoch")):
         axis.axhline(shown[0]["baseline_acc"], color="0.5", ls=":", lw=1)
         axis.set(title=title, xlabel="poisons per clean row", xscale="log", ylabel="test accuracy")
-        axis.set_xticks(sorted({cell["ratio"] for cell in shown}), [f"{ratio:g}" for ratio in sorted({cell["ratio"] for cell in shown})], rotation=60)
+        axis.set_xticks(
+            sorted({cell["ratio"] for cell in shown}), [f"{ratio:g}" for ratio in sorted({cell["ratio"] for cell in shown})], rotation=60
+        )
         axis.minorticks_off()
     low = min(cell["final_acc"] for cell in shown) - 0.005
     for axis in axes:
@@ -152,6 +208,54 @@ def draw_indiscriminate(attack: str, cells: list[dict]) -> None:
     axes[1].legend(ncols=2, loc="lower left")
     for suffix in ("png", "pdf"):
         plotting.save(figure, layout.figures() / f"indiscriminate_{attack}.{suffix}")
+
+
+# --- several seeds ---
+
+
+def seeds_table(found: list[tuple[Path, dict, list[dict]]]) -> list[dict]:
+    """A line for each attack, ratio and shaping that was run with three seeds or more (of the draw, the weights, the order and the noise)."""
+    groups = {}
+    for _, settings, lines in found:
+        if settings["engine"] == "stack":
+            key = (
+                settings["attack"],
+                round(settings["n_poison"] / 10800, 4),
+                settings["clip_norm"] or float("inf"),
+                settings["noise_multiplier"],
+            )
+            groups.setdefault(key, []).append((settings["baseline_acc"], [float(line["test_acc"]) for line in lines]))
+    table = []
+    for (attack, ratio, clip_norm, noise_multiplier), runs in sorted(groups.items()):
+        if len(runs) < 3:
+            continue
+        line = {
+            "attack": attack,
+            "ratio": ratio,
+            "clip_norm": "undefended" if clip_norm == float("inf") else clip_norm,
+            "noise_multiplier": noise_multiplier,
+            "seeds": len(runs),
+            "baseline_acc": runs[0][0],
+        }
+        accuracies = np.array([epochs for _, epochs in runs])
+        finals = accuracies[:, -1].tolist()
+        for name, values in (("best", accuracies.max(1)), ("final", finals), ("epochs", accuracies.mean(1))):
+            interval = stats.t.ppf(0.975, len(values) - 1) * np.std(values, ddof=1) / np.sqrt(len(values))
+            line[f"{name}_acc_mean"], line[f"{name}_acc_ci95"] = round(float(np.mean(values)), 4), round(float(interval), 4)
+        line["final_acc_min"], line["final_acc_max"] = min(finals), max(finals)
+        table.append(line)
+    return table
+
+
+def print_seeds(table: list[dict]) -> None:
+    if table:
+        print("\nover several seeds, without choosing the epoch by the test set: accuracy after the last epoch, and mean over all epochs\n")
+    for line in table:
+        print(
+            f"{line['attack']} ratio {line['ratio']:<6}clip {line['clip_norm']!s:<12}noise multiplier {line['noise_multiplier']:<8}{line['seeds']:>3} seeds:"
+            f" best {line['best_acc_mean']:.4f} +- {line['best_acc_ci95']:.4f}, final {line['final_acc_mean']:.4f} +- {line['final_acc_ci95']:.4f}"
+            f" ({line['final_acc_min']:.4f} to {line['final_acc_max']:.4f}), all epochs {line['epochs_acc_mean']:.4f} +- {line['epochs_acc_ci95']:.4f}"
+        )
 
 
 # --- the gradient analyses ---
@@ -163,8 +267,10 @@ def gradient_analyses() -> list[dict]:
     for line in published("gradients"):
         if line["analysis"] == "ipoisoning":
             name = line["setting"].removesuffix(".mat").removesuffix("_v7")
-            known.setdefault((line["task"], name, line["model"]), []).append((float(line["clean_norm"]), float(line["poison_norm"]), float(line["cosine"])))
-    for path, settings, _ in finished(layout.RESULTS / "analysis" / "ipoisoning", "*/*/*", layout.ANALYSIS_RESULTS):
+            known.setdefault((line["task"], name, line["model"]), []).append(
+                (float(line["clean_norm"]), float(line["poison_norm"]), float(line["cosine"]))
+            )
+    for path, settings, _ in read_all(layout.RESULTS / "analysis" / "ipoisoning", layout.ANALYSIS_RESULTS):
         magnitudes, cosines = (path.parent / name for name in (layout.MAGNITUDES, layout.ORIENTATIONS))
         if not (magnitudes.exists() and cosines.exists()):
             print(f"left out: {path.parent} (gradients not reduced yet: python3 analyze_gradients.py)", file=sys.stderr)
@@ -194,8 +300,10 @@ def print_gradients(analyses: list[dict]) -> None:
         return
     print("\ngradients of the last layer: mean over the epochs of |poison| / |clean| and of their cosine (published)\n")
     for line in done:
-        print(f"{line['poison_set']:<40}{line['model']:<45}ratio {line['mean_norm_ratio']:<8} ({line['published_mean_norm_ratio']})"
-              f"   cosine {line['mean_cosine']:+.5f} ({line['published_mean_cosine']})")
+        print(
+            f"{line['poison_set']:<40}{line['model']:<45}ratio {line['mean_norm_ratio']:<8} ({line['published_mean_norm_ratio']})"
+            f"   cosine {line['mean_cosine']:+.5f} ({line['published_mean_cosine']})"
+        )
 
 
 if __name__ == "__main__":

@@ -12,30 +12,27 @@
 
 All shapings of one poison file train at once, as replicas of one stack. What is finished is not trained again.
 """
+
 from __future__ import annotations
 
 import concurrent.futures
 import dataclasses
 import itertools
-import platform
-import shutil
 import sys
+import threading
 import time
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path
-from typing import Iterator
 
 import numpy as np
-from tqdm import tqdm
 
 import datasets
-from command_line import COUNT, NOT_NEGATIVE, POSITIVE, SEED, Parser, refuse
-from files import file_sha256, read_json, write_csv, write_json
+from command_line import COUNT, NOT_NEGATIVE, POSITIVE, SEED, Parser, Progress, refuse
 from models import device, privacy
-from models.protocols import UNDEFENDED, Shaping, protocol
+from models.protocols import HIDDEN_LAYERS, UNDEFENDED, Shaping, protocol
 from poisons import poison_set
-from results import layout, param_updates
+from results import cells, layout, param_updates
 
 # TensorFlow takes seconds to import and must be told its device first, so what needs it (models.stack, models.networks,
 # models.tfprivacy) is imported where a training begins; bad input is refused before.
@@ -61,7 +58,8 @@ class Training:
         """The name under which a training with this shaping is filed."""
         clip_norm = shaping.clip_norm if shaping.defended else None
         return layout.model_name(
-            self.network, self.batch_size, self.epochs, learning_rate, self.seed, clip_norm, shaping.noise_multiplier, self.engine)
+            self.network, self.batch_size, self.epochs, learning_rate, self.seed, clip_norm, shaping.noise_multiplier, self.engine
+        )
 
 
 @dataclass(frozen=True)
@@ -82,40 +80,84 @@ class Accuracies:
     clean: np.ndarray
     poison: np.ndarray
 
+    def of(self, replica: int) -> Accuracies:
+        """One replica's, as numbers of six digits."""
+        return Accuracies(*(round(float(values[replica]), 6) for values in (self.test, self.clean, self.poison)))
+
 
 def main() -> None:
     options = parse()
     dataset = datasets.load(options.dataset)
     poison_sets = [poison_set.load(path, dataset) for path in options.poison]
-    device.start(options.gpu)
     training = Training(
-        options.dataset, options.network, options.engine, options.protocol.optimizer, options.batch_size, options.epochs, options.seed)
+        options.dataset, options.network, options.engine, options.protocol.optimizer, options.batch_size, options.epochs, options.seed
+    )
+    workers = device.start(options.gpu, len(poison_sets) if options.engine == "stack" else 1)
     if not poison_sets:
         train_clean(training, dataset, options.shapings, options.learning_rate)
         return
     baseline_accuracy = baseline(training, dataset)
-    trainer = Trainer(training, dataset)
-    for index, poisons in enumerate(poison_sets, 1):
-        label = f"{poisons.name} ({index} of {len(poison_sets)})"
-        train_poisoned(trainer, poisons, options.shapings, options.learning_rate, baseline_accuracy, label, options.dump if options.record else None)
+    mine = threading.local()  # each worker has its own engines
+
+    def work(index: int, poisons: poison_set.PoisonSet) -> None:
+        if not hasattr(mine, "trainer"):
+            mine.trainer = Trainer(training, dataset)
+        label = f"{poisons.name} ({index + 1} of {len(poison_sets)})"
+        train_poisoned(
+            mine.trainer,
+            poisons,
+            options.shapings,
+            options.learning_rate,
+            baseline_accuracy,
+            label,
+            options.dump if options.record else None,
+        )
+
+    with concurrent.futures.ThreadPoolExecutor(workers) as pool:
+        jobs = [pool.submit(work, index, poisons) for index, poisons in enumerate(poison_sets)]
+        try:
+            for job in jobs:
+                job.result()
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
 
 
 def parse():
     """The options, checked; `shapings` lists what each replica does to its gradients."""
     parser = Parser(__doc__)
-    parser.add_argument("--dataset", required=True, help="subtask or fashion_mnist")
-    parser.add_argument("--network", required=True, help="lr or shallow-mlp")
-    parser.add_argument("--poison", type=Path, nargs="+", default=[], metavar="FILE",
-                        help="poison files, each added to the training set in a training of its own")
+    parser.add_argument("--dataset", required=True, choices=datasets.NAMES)
+    parser.add_argument("--network", required=True, choices=tuple(HIDDEN_LAYERS))
+    parser.add_argument(
+        "--poison",
+        type=Path,
+        nargs="+",
+        default=[],
+        metavar="FILE",
+        help="poison files, each added to the training set in a training of its own",
+    )
     parser.add_argument("--clip-norm", type=POSITIVE, nargs="+", default=[], help="DP-SGD with these bounds on each example's gradient")
-    parser.add_argument("--noise-std", type=NOT_NEGATIVE, nargs="+", default=[],
-                        help="each clip norm with each of these standard deviations of the noise on the clipped sum (default: 0)")
+    parser.add_argument(
+        "--noise-std",
+        type=NOT_NEGATIVE,
+        nargs="+",
+        default=[],
+        help="each clip norm with each of these standard deviations of the noise on the clipped sum (default: 0)",
+    )
     parser.add_argument("--undefended", action="store_true", help="also train without DP-SGD (done anyway where no clip norm is given)")
     parser.add_argument("--record", action="store_true", help="record the gradients of clean and poison rows")
-    parser.add_argument("--dump", choices=("npz", "csv"), default="npz",
-                        help="keep recorded gradients as one npz an epoch, or in the paper's layout (default: npz)")
-    parser.add_argument("--engine", choices=("stack", "tfprivacy"), default="stack",
-                        help="stack, or TensorFlow Privacy as a slow reference (default: stack)")
+    parser.add_argument(
+        "--dump",
+        choices=("npz", "csv"),
+        default="npz",
+        help="keep recorded gradients as one npz an epoch, or in the paper's layout (default: npz)",
+    )
+    parser.add_argument(
+        "--engine",
+        choices=("stack", "tfprivacy"),
+        default="stack",
+        help="stack, or TensorFlow Privacy as a slow reference (default: stack)",
+    )
     parser.add_argument("--epochs", type=COUNT, help="default: the paper's")
     parser.add_argument("--batch-size", type=COUNT, help="default: the paper's")
     parser.add_argument("--learning-rate", type=POSITIVE, help="default: the paper's, which may differ between undefended and DP-SGD")
@@ -142,7 +184,7 @@ def parse():
 
 
 class Trainer:
-    """Trains stacks on one data set; an engine is built once for each list of shapings and used again, since tracing it takes longer than a short training."""
+    """Trains on one data set. An engine is built once for each list of shapings and used again: tracing takes longer than a short training."""
 
     def __init__(self, training: Training, dataset: datasets.Dataset) -> None:
         from models import stack
@@ -151,10 +193,11 @@ class Trainer:
         self.engines = {}
         self.test = stack.Rows.of(dataset.x_test, dataset.y_test, np.zeros(len(dataset.y_test), bool), 1)
 
-    def engine(self, shapings: list[Shaping], learning_rate: float):
-        """The engine for these shapings, at its initial weights."""
+    def engine(self, group: list[Cell]):
+        """The engine that trains a stack of cells, at its initial weights."""
         from models import networks, tfprivacy
 
+        shapings, learning_rate = [cell.shaping for cell in group], group[0].learning_rate
         key = (tuple(shapings), learning_rate)
         if key not in self.engines:
             make = {"stack": self.stack.Stack, "tfprivacy": tfprivacy.TensorFlowPrivacy}[self.training.engine]
@@ -176,34 +219,10 @@ class Trainer:
             order, clean = self.stack.batches(is_poison, training.batch_size, training.seed, epoch)
             recorded = engine.train_epoch(rows, order, clean, training.batch_size, record)
             hits = engine.hits(rows.x, rows.y)
-            accuracies = Accuracies(
-                engine.hits(self.test.x, self.test.y).mean(1), hits[:, ~is_poison].mean(1),
-                hits[:, is_poison].mean(1) if poisons is not None else np.full(len(hits), np.nan))
+            poison = hits[:, is_poison].mean(1) if poisons is not None else np.full(len(hits), np.nan)
+            accuracies = Accuracies(engine.hits(self.test.x, self.test.y).mean(1), hits[:, ~is_poison].mean(1), poison)
             progress.show(epoch, accuracies.test)
             yield epoch, accuracies, recorded
-        progress.close()
-
-
-class Progress:
-    """Epoch, test accuracy and time left: a bar on a terminal; plain lines, at most one in five seconds and the last, in a file."""
-
-    def __init__(self, label: str, epochs: int) -> None:
-        self.label, self.epochs, self.began, self.shown = label, epochs, time.monotonic(), time.monotonic()
-        self.bar = tqdm(total=epochs, desc=label, unit="epoch", dynamic_ncols=True, disable=not sys.stderr.isatty())
-
-    def show(self, epoch: int, test_accuracy: np.ndarray) -> None:
-        low, high = test_accuracy.min(), test_accuracy.max()
-        accuracy = f"test accuracy {low:.4f}" + (f" to {high:.4f}" if high > low else "")
-        self.bar.set_postfix_str(accuracy, refresh=False)
-        self.bar.update()
-        now = time.monotonic()
-        if self.bar.disable and (epoch == self.epochs or now - self.shown >= 5):
-            left = (now - self.began) / epoch * (self.epochs - epoch)
-            print(f"{self.label}: epoch {epoch}/{self.epochs}, {accuracy}, {left:.0f} s left", file=sys.stderr, flush=True)
-            self.shown = now
-
-    def close(self) -> None:
-        self.bar.close()
 
 
 # --- clean models ---
@@ -211,41 +230,54 @@ class Progress:
 
 def train_clean(training: Training, dataset: datasets.Dataset, shapings: list[Shaping], learning_rate: float | None) -> None:
     """Train clean models and keep the best and the final epoch of each."""
-    from models import checkpoints, networks
+    from models import checkpoints
 
-    cells = []
-    for shaping in shapings:
-        rate = learning_rate or _published_rate(training, shaping)
-        folder = layout.model_folder(training.dataset, training.model_name(shaping, rate))
-        cells.append(Cell(shaping, rate, folder, _settings(training, shaping, rate)))
-    for group in _stacks(cells):
+    def place(model: str) -> Path:
+        return layout.model_folder(training.dataset, model)
+
+    for group in stacks(training, shapings, learning_rate, place, {}):
         todo = [cell for cell in group if checkpoints.config(cell.folder, cell.settings) is None]
         if not todo:
             continue
         trainer = Trainer(training, dataset)
-        engine = trainer.engine([cell.shaping for cell in group], group[0].learning_rate)
-        history, best = [], {cell.folder: (-1.0, 0, None) for cell in group}
+        engine = trainer.engine(group)
+        history, best = [], [(-1.0, 0, None)] * len(group)
         for epoch, accuracies, _ in trainer.epochs(engine, None, f"clean {training.network}", record=False):
             history.append(accuracies)
-            for replica, cell in enumerate(group):
-                if accuracies.test[replica] > best[cell.folder][0]:
-                    best[cell.folder] = (float(accuracies.test[replica]), epoch, engine.weights(replica))
+            for replica, accuracy in enumerate(accuracies.test):
+                if accuracy > best[replica][0]:
+                    best[replica] = (accuracy, epoch, engine.weights(replica))
         for replica, cell in enumerate(group):
-            if cell not in todo:
-                continue
-            lines = [
-                (epoch, _rounded(accuracies.test[replica]), _rounded(accuracies.clean[replica]), _epsilon(training, cell, len(dataset.y_train), epoch))
-                for epoch, accuracies in enumerate(history, 1)
-            ]
-            best_accuracy, best_epoch, best_weights = best[cell.folder]
-            models = {}
-            for name, weights in ((checkpoints.BEST, best_weights), (checkpoints.FINAL, engine.weights(replica))):
-                models[name] = networks.build(training.network, dataset.shape, dataset.classes, training.seed)
-                models[name].set_weights(weights)
-            config = {**cell.settings, "best_epoch": best_epoch, "best_test_acc": _rounded(best_accuracy), "final_test_acc": lines[-1][1],
-                      "final_epsilon": str(lines[-1][3]), "versions": _versions()}
-            checkpoints.save(cell.folder, models, config, HISTORY_HEADER, lines)
-            print(f"{cell.folder}: best test accuracy {best_accuracy:.4f} at epoch {best_epoch}, final {lines[-1][1]:.4f}")
+            if cell in todo:
+                keep_model(
+                    training, dataset, cell, [accuracies.of(replica) for accuracies in history], best[replica], engine.weights(replica)
+                )
+
+
+def keep_model(
+    training: Training, dataset: datasets.Dataset, cell: Cell, history: list[Accuracies], best: tuple, final_weights: list
+) -> None:
+    """Write a clean model's folder; best: its best test accuracy, the epoch and the weights then."""
+    from models import checkpoints, networks
+
+    lines = [
+        (epoch, accuracies.test, accuracies.clean, epsilon(training, cell, len(dataset.y_train), epoch))
+        for epoch, accuracies in enumerate(history, 1)
+    ]
+    _, best_epoch, best_weights = best
+    models = {}
+    for name, weights in ((checkpoints.BEST, best_weights), (checkpoints.FINAL, final_weights)):
+        models[name] = networks.build(training.network, dataset.shape, dataset.classes, training.seed)
+        models[name].set_weights(weights)
+    best_accuracy, final_accuracy = lines[best_epoch - 1][1], lines[-1][1]
+    reached = {
+        "best_epoch": best_epoch,
+        "best_test_acc": best_accuracy,
+        "final_test_acc": final_accuracy,
+        "final_epsilon": str(lines[-1][3]),
+    }
+    checkpoints.save(cell.folder, models, {**cell.settings, **reached, "versions": cells.versions()}, HISTORY_HEADER, lines)
+    print(f"{cell.folder}: best test accuracy {best_accuracy:.4f} at epoch {best_epoch}, final {final_accuracy:.4f}")
 
 
 def baseline(training: Training, dataset: datasets.Dataset) -> float:
@@ -261,109 +293,89 @@ def baseline(training: Training, dataset: datasets.Dataset) -> float:
 # --- poisoned trainings ---
 
 
-def train_poisoned(trainer: Trainer, poisons: poison_set.PoisonSet, shapings: list[Shaping], learning_rate: float | None,
-                   baseline_accuracy: float, label: str, dump: str | None) -> None:
-    """Train on the clean rows and one poison set with every shaping, and write what is not there yet; `dump` is None or how to record gradients.
+def train_poisoned(
+    trainer: Trainer, poisons: poison_set.PoisonSet, shapings: list[Shaping], learning_rate: float | None,
+    baseline_accuracy: float, label: str, dump: str | None,
+) -> None:  # fmt: skip
+    """Train on the clean rows and one poison set with every shaping, and write what is not there yet.
 
+    dump: how gradients are recorded, npz or csv; None for the plain sweep, which records none.
     A stack is always trained whole, and only the missing cells are written: what a replica computes may depend in the last bit
     on how many others it shares a product with, and an interrupted sweep must end with the bytes of an undisturbed one.
     """
-    training, rows = trainer.training, len(trainer.dataset.y_train) + len(poisons.y)
-    place = layout.indiscriminate_cell if dump is None else layout.indiscriminate_analysis_cell
-    extra = {"attack": poisons.attack, "poison_set": poisons.name, "poison_sha256": poisons.file_sha256,
-             "n_poison": len(poisons.y), "baseline_acc": baseline_accuracy, "dump": dump}
-    cells = []
-    for shaping in shapings:
-        rate = learning_rate or _published_rate(training, shaping)
-        folder = place(poisons.attack, poisons.name, training.model_name(shaping, rate))
-        cells.append(Cell(shaping, rate, folder, {**_settings(training, shaping, rate), **extra}))
-    for group in _stacks(cells):
-        todo = [cell for cell in group if not _finished(cell, dump)]
+    training = trainer.training
+    place = layout.indiscriminate_analysis_cell if dump else layout.indiscriminate_cell
+    results_name = layout.ANALYSIS_RESULTS if dump else layout.ATTACK_RESULTS
+    poisoning = {
+        "attack": poisons.attack, "poison_set": poisons.name, "poison_sha256": poisons.file_sha256, "n_poison": len(poisons.y),
+        "baseline_acc": baseline_accuracy, "dump": dump,
+    }  # fmt: skip
+    for group in stacks(training, shapings, learning_rate, lambda model: place(poisons.attack, poisons.name, model), poisoning):
+        todo = [replica for replica, cell in enumerate(group) if not cells.finished(cell.folder, results_name, cell.settings)]
         if not todo:
             print(f"{label}: {len(group)} trainings finished before", file=sys.stderr)
             continue
         began = time.monotonic()
-        engine = trainer.engine([cell.shaping for cell in group], group[0].learning_rate)
-        for cell in todo:
-            (cell.folder / layout.RUN).unlink(missing_ok=True)
-            shutil.rmtree(cell.folder / layout.PARAM_UPDATES, ignore_errors=True)
+        for replica in todo:
+            cells.begin(group[replica].folder)
         history = []
         with concurrent.futures.ThreadPoolExecutor(1) as background:  # gradients are written while the next epoch trains
-            pending = None
-            for epoch, accuracies, record in trainer.epochs(engine, poisons, label, record=dump is not None):
+            written = None
+            for epoch, accuracies, record in trainer.epochs(trainer.engine(group), poisons, label, record=bool(dump)):
                 history.append(accuracies)
-                if pending is not None:
-                    pending.result()
+                if written is not None:
+                    written.result()
                 if record is not None:
-                    pending = background.submit(_write_record, group, todo, epoch, record, dump)
-            if pending is not None:
-                pending.result()
-        seconds = time.monotonic() - began
-        for replica, cell in enumerate(group):
-            if cell in todo:
-                _write_results(training, cell, replica, history, rows, dump, {"wall_seconds": round(seconds, 3), "replicas": len(group)})
+                    written = background.submit(write_record, [(group[replica].folder, replica) for replica in todo], epoch, record, dump)
+            if written is not None:
+                written.result()
+        measured = {"wall_seconds": round(time.monotonic() - began, 3), "replicas": len(group)}
+        rows = len(trainer.dataset.y_train) + len(poisons.y)
+        for replica in todo:
+            cell, lines = group[replica], []
+            for epoch, reached in enumerate((accuracies.of(replica) for accuracies in history), 1):
+                lines.append((epoch, len(poisons.y), baseline_accuracy, reached.test))
+                if not dump:
+                    lines[-1] += (reached.clean, reached.poison, epsilon(training, cell, rows, epoch))
+            cells.write(cell.folder, results_name, ANALYSIS_HEADER if dump else ATTACK_HEADER, lines, cell.settings, measured)
 
 
-def _write_record(group: list[Cell], todo: list[Cell], epoch: int, record, dump: str) -> None:
-    for replica, cell in enumerate(group):
-        if cell in todo:
-            param_updates.write_epoch(cell.folder / layout.PARAM_UPDATES, epoch, record, replica, dump)
+def write_record(replicas: list[tuple[Path, int]], epoch: int, record, dump: str) -> None:
+    for folder, replica in replicas:
+        param_updates.write_epoch(folder / layout.PARAM_UPDATES, epoch, record, replica, dump)
 
 
-def _write_results(training: Training, cell: Cell, replica: int, history: list[Accuracies], rows: int, dump: str | None, measured: dict) -> None:
-    """Write a cell's CSV file and then its run.json, whose presence and checksum mark the cell as finished."""
-    lines = []
-    for epoch, accuracies in enumerate(history, 1):
-        test, clean, poison = (_rounded(values[replica]) for values in (accuracies.test, accuracies.clean, accuracies.poison))
-        line = (epoch, cell.settings["n_poison"], cell.settings["baseline_acc"], test)
-        lines.append(line if dump else line + (clean, poison, _epsilon(training, cell, rows, epoch)))
-    path = cell.folder / (layout.ANALYSIS_RESULTS if dump else layout.ATTACK_RESULTS)
-    write_csv(path, ANALYSIS_HEADER if dump else ATTACK_HEADER, lines)
-    write_json(cell.folder / layout.RUN, {"settings": cell.settings, "results": {path.name: file_sha256(path)}, **measured, "versions": _versions()})
+# --- what a cell is made with ---
 
 
-def _finished(cell: Cell, dump: str | None) -> bool:
-    """Whether a cell's results are there, whole, and made with just these settings."""
-    run = read_json(cell.folder / layout.RUN)
-    if run is None or run.get("settings") != cell.settings:
-        return False
-    path = cell.folder / (layout.ANALYSIS_RESULTS if dump else layout.ATTACK_RESULTS)
-    if not path.exists() or run.get("results") != {path.name: file_sha256(path)}:
-        return False
-    reduced = all((cell.folder / name).exists() for name in (layout.MAGNITUDES, layout.ORIENTATIONS, layout.PER_EXAMPLE))
-    return dump is None or reduced or (cell.folder / layout.PARAM_UPDATES).is_dir()
+def stacks(
+    training: Training, shapings: list[Shaping], learning_rate: float | None, place: Callable[[str], Path], more: dict
+) -> list[list[Cell]]:
+    """The cells of these shapings, in groups that can train as one stack: those of one learning rate, the paper's unless one is given.
 
-
-def _stacks(cells: list[Cell]) -> list[list[Cell]]:
-    """The cells that can train as one stack: those of one learning rate."""
-    return [[cell for cell in cells if cell.learning_rate == rate] for rate in dict.fromkeys(cell.learning_rate for cell in cells)]
-
-
-def _published_rate(training: Training, shaping: Shaping) -> float:
+    place: the folder for a model's name; more: settings besides the training's own.
+    """
     published = protocol(training.dataset, training.network)
-    return published.dp_learning_rate if shaping.defended else published.learning_rate
+    groups = {}
+    for shaping in shapings:
+        rate = learning_rate or (published.dp_learning_rate if shaping.defended else published.learning_rate)
+        settings = {
+            **dataclasses.asdict(training),
+            "learning_rate": rate,
+            "clip_norm": shaping.clip_norm if shaping.defended else None,
+            "noise_std": shaping.noise_std,
+            "noise_multiplier": shaping.noise_multiplier,
+            "delta": layout.DELTA,
+            **more,
+        }
+        groups.setdefault(rate, []).append(Cell(shaping, rate, place(training.model_name(shaping, rate)), settings))
+    return list(groups.values())
 
 
-def _settings(training: Training, shaping: Shaping, learning_rate: float) -> dict:
-    """All that a training's numbers depend on, as run.json and config.json keep it."""
-    return {
-        **dataclasses.asdict(training), "learning_rate": learning_rate,
-        "clip_norm": shaping.clip_norm if shaping.defended else None, "noise_std": shaping.noise_std,
-        "noise_multiplier": shaping.noise_multiplier, "delta": layout.DELTA,
-    }
-
-
-def _epsilon(training: Training, cell: Cell, rows: int, epochs: int) -> float:
+def epsilon(training: Training, cell: Cell, rows: int, epochs: int) -> float:
+    """The epsilon that a cell's training on `rows` rows has spent after `epochs` epochs."""
     steps = epochs * -(-rows // training.batch_size)
     return round(privacy.epsilon(cell.shaping.noise_multiplier, training.batch_size, rows, steps, layout.DELTA), 4)
-
-
-def _rounded(accuracy: float) -> float:
-    return round(float(accuracy), 6)
-
-
-def _versions() -> dict:
-    return {"python": platform.python_version(), **{name: metadata.version(name) for name in ("tensorflow", "numpy")}}
 
 
 if __name__ == "__main__":

@@ -1,4 +1,5 @@
 """The data sets by name. A loader returns a `Dataset`; nothing here imports the rest of the suite but its leaf modules."""
+
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -24,11 +25,14 @@ class Dataset:
     y_test: np.ndarray
 
 
+NAMES = ("subtask", "fashion_mnist")  # as command lines call them
+
+
 def load(name: str) -> Dataset:
     """The data set that a command line calls `name`; refuses a name that does not exist."""
     from datasets import fashion_mnist
 
-    loaders = {"subtask": fashion_mnist.load_subtask, "fashion_mnist": fashion_mnist.load}
+    loaders = dict(zip(NAMES, (fashion_mnist.load_subtask, fashion_mnist.load)))
     if name not in loaders:
-        refuse(f"--dataset {name}: unknown; choose one of {', '.join(loaders)}")
+        refuse(f"--dataset {name}: unknown; choose one of {', '.join(NAMES)}")
     return loaders[name]()

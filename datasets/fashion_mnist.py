@@ -1,7 +1,8 @@
 """FashionMNIST (Xiao et al. 2017, MIT licence), and the binary subtask of the paper: class 3 (dress -> 0) against class 4 (coat -> 1).
 
-    python3 -m datasets.fashion_mnist           make the subtask's file from the full set, and say whether it is the one kept in git
+python3 -m datasets.fashion_mnist           make the subtask's file from the full set, and say whether it is the one kept in git
 """
+
 from __future__ import annotations
 
 import gzip
@@ -37,9 +38,13 @@ def load() -> Dataset:
     images = {part: _read_idx(folder / f"{part}-images-idx3-ubyte.gz") for part in ("train", "t10k")}
     labels = {part: _read_idx(folder / f"{part}-labels-idx1-ubyte.gz") for part in ("train", "t10k")}
     return Dataset(
-        "fashion_mnist", 10, (28, 28, 1),
-        _to_floats(images["train"]), labels["train"].astype(np.int32),
-        _to_floats(images["t10k"]), labels["t10k"].astype(np.int32),
+        "fashion_mnist",
+        10,
+        (28, 28, 1),
+        _to_floats(images["train"]),
+        labels["train"].astype(np.int32),
+        _to_floats(images["t10k"]),
+        labels["t10k"].astype(np.int32),
     )
 
 
@@ -56,8 +61,13 @@ def load_subtask() -> Dataset:
     held_out = np.random.default_rng(HOLD_OUT_SEED).choice(len(x_train), HOLD_OUT_ROWS, replace=False)
     kept = np.setdiff1d(np.arange(len(x_train)), held_out)
     return Dataset(
-        SUBTASK_NAME, 2, (28, 28, 1),
-        _to_floats(x_train[kept]), y_train[kept].astype(np.int32), _to_floats(x_test), y_test.astype(np.int32),
+        SUBTASK_NAME,
+        2,
+        (28, 28, 1),
+        _to_floats(x_train[kept]),
+        y_train[kept].astype(np.int32),
+        _to_floats(x_test),
+        y_test.astype(np.int32),
     )
 
 
@@ -109,7 +119,7 @@ def _read_idx(path: Path) -> np.ndarray:
     """The uint8 array of an idx file: a magic number 0x08 and the number of dimensions, the big-endian sizes, the bytes."""
     content = gzip.decompress(path.read_bytes())
     dimensions = content[3]
-    sizes = struct.unpack(f">{dimensions}I", content[4:4 + 4 * dimensions])
+    sizes = struct.unpack(f">{dimensions}I", content[4 : 4 + 4 * dimensions])
     return np.frombuffer(content, np.uint8, offset=4 + 4 * dimensions).reshape(sizes)
 
 

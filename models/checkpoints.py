@@ -1,4 +1,5 @@
 """Trained models on disk: a folder with best.keras and final.keras, config.json and history.csv."""
+
 from __future__ import annotations
 
 import os

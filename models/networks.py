@@ -1,4 +1,5 @@
 """The paper's networks as Keras models, and the optimisers they are trained by."""
+
 from __future__ import annotations
 
 import tensorflow as tf
@@ -12,13 +13,15 @@ def build(network: str, shape: tuple, classes: int, seed: int) -> tf.keras.Model
     layers = [tf.keras.layers.InputLayer(shape), tf.keras.layers.Flatten()]
     for index, units in enumerate((*hidden, classes)):
         last = index == len(hidden)
-        layers.append(tf.keras.layers.Dense(
-            units,
-            activation=None if last else "relu",
-            # one seed a layer: with the same one, layers of one shape would start out equal
-            kernel_initializer=tf.keras.initializers.GlorotUniform(seed=seed + index),
-            name="logits" if last else f"hidden_{index + 1}",
-        ))
+        layers.append(
+            tf.keras.layers.Dense(
+                units,
+                activation=None if last else "relu",
+                # one seed a layer: with the same one, layers of one shape would start out equal
+                kernel_initializer=tf.keras.initializers.GlorotUniform(seed=seed + index),
+                name="logits" if last else f"hidden_{index + 1}",
+            )
+        )
     return tf.keras.Sequential(layers, name=network.replace("-", "_"))
 
 

@@ -1,4 +1,5 @@
 """The privacy that a DP-SGD training spends, by dp_accounting's RDP accountant and the paper's conversion."""
+
 from __future__ import annotations
 
 import functools
@@ -21,7 +22,7 @@ def epsilon(noise_multiplier: float, batch_size: int, rows: int, steps: int, del
     return float(np.min(steps * _rdp_of_a_step(noise_multiplier, batch_size / rows) - math.log(delta) / (orders - 1)))
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def _rdp_of_a_step(noise_multiplier: float, sampling_rate: float) -> np.ndarray:
     """RDP of one step at each of ORDERS, float64."""
     import dp_accounting  # half a second, and only a noisy training needs it

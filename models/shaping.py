@@ -1,4 +1,5 @@
 """Gradient shaping by DP-SGD (Abadi et al. 2016): scale each example's gradient to a norm of at most C, sum, add noise, average."""
+
 from __future__ import annotations
 
 import tensorflow as tf

@@ -8,6 +8,7 @@ Per-example clipping needs no per-example gradient (book-keeping). For a dense l
 gradient at the pre-activation) example i has the gradient a_i d_i^T, of norm |a_i| |d_i| (Goodfellow 2015), its bias d_i; the
 clipped sum is A^T diag(c) D. The deltas of the one backward pass serve the norms, the clipped sum and the gradient record.
 """
+
 from __future__ import annotations
 
 from dataclasses import dataclass
@@ -120,7 +121,8 @@ class Stack:
         self.shapings, self.seed = list(shapings), seed
         layers = [layer for layer in model.layers if isinstance(layer, tf.keras.layers.Dense)]
         if any(not isinstance(layer, (tf.keras.layers.Dense, tf.keras.layers.Flatten)) for layer in model.layers) or any(
-                layer.activation.__name__ != ("linear" if layer is layers[-1] else "relu") for layer in layers):
+            layer.activation.__name__ != ("linear" if layer is layers[-1] else "relu") for layer in layers
+        ):
             raise ValueError(f"{model.name}: a stack takes Flatten and Dense layers, relu between them and logits at the end")
         self.kernels = [tf.Variable(np.stack([layer.kernel.numpy().T] * len(shapings))) for layer in layers]
         self.biases = [tf.Variable(np.stack([layer.bias.numpy()] * len(shapings))) for layer in layers]
@@ -143,7 +145,8 @@ class Stack:
     def train_epoch(self, rows: Rows, order: np.ndarray, clean: np.ndarray, batch_size: int, record: bool = False) -> Record | None:
         """Train every replica for one epoch over the batches that `batches` made; with `record`, return what the gradients were."""
         recorded = self._epoch(
-            rows.x, rows.y, rows.weight, rows.squared_norms, tf.constant(order), tf.constant(clean), tf.constant(batch_size), record)
+            rows.x, rows.y, rows.weight, rows.squared_norms, tf.constant(order), tf.constant(clean), tf.constant(batch_size), record
+        )
         if not record:
             return None
         *sums, squared_norms, inner_products = (values.numpy() for values in recorded)
@@ -173,10 +176,15 @@ class Stack:
         steps = tf.size(clean)
         arrays = [tf.TensorArray(tf.float32, steps, infer_shape=False) for _ in range(6 if record else 0)]
         for step in tf.range(steps):
-            chosen = order[step * batch_size:(step + 1) * batch_size]
+            chosen = order[step * batch_size : (step + 1) * batch_size]
             recorded = self._step(
-                tf.gather(x, chosen), tf.gather(y, chosen), tf.transpose(tf.gather(weight, chosen)), tf.gather(squared_norms, chosen),
-                clean[step], record)
+                tf.gather(x, chosen),
+                tf.gather(y, chosen),
+                tf.transpose(tf.gather(weight, chosen)),
+                tf.gather(squared_norms, chosen),
+                clean[step],
+                record,
+            )
             arrays = [array.write(step, values) for array, values in zip(arrays, recorded)]
         return [array.stack() for array in arrays[:4]] + [array.concat() for array in arrays[4:]]
 

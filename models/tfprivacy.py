@@ -3,6 +3,7 @@
 It has the methods of `models.stack.Stack` that train.py uses, but for the gradient record. Noise comes from TensorFlow
 Privacy's own generator, so noisy trainings agree with the stack's in distribution only.
 """
+
 from __future__ import annotations
 
 import numpy as np
@@ -40,7 +41,7 @@ class TensorFlowPrivacy:
         x, weight = tf.reshape(rows.x, [-1, *self.shape]), rows.weight.numpy()
         for replica, step in enumerate(self.steps):
             for first in range(0, len(order), batch_size):
-                chosen = order[first:first + batch_size]
+                chosen = order[first : first + batch_size]
                 chosen = chosen[weight[chosen, replica] > 0]
                 if len(chosen):
                     step(tf.gather(x, chosen), tf.gather(rows.y, chosen))

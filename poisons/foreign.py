@@ -1,4 +1,5 @@
 """The poison files of the paper's authors: MATLAB files of the slab attack, and pickles, read without executing anything."""
+
 from __future__ import annotations
 
 import collections
@@ -46,7 +47,17 @@ def read_pickle(path: Path, dataset: Dataset) -> tuple[str, np.ndarray, np.ndarr
     mend = "use a file of this suite (python3 -m poisons.label_flip), or one of the paper's"
     try:
         content = _ArraysOnly(io.BytesIO(path.read_bytes()), encoding="latin1").load()
-    except (pickle.UnpicklingError, EOFError, ValueError, TypeError, KeyError, IndexError, AttributeError, MemoryError, OverflowError) as error:
+    except (
+        pickle.UnpicklingError,
+        EOFError,
+        ValueError,
+        TypeError,
+        KeyError,
+        IndexError,
+        AttributeError,
+        MemoryError,
+        OverflowError,
+    ) as error:
         refuse(f"{path}: not a pickle that can be trusted ({error}); {mend}")
     try:
         if isinstance(content, (list, tuple)) and len(content) and all(isinstance(item, dict) for item in content):

@@ -8,6 +8,7 @@ writes a poison file for each ratio and prints their paths.
 The paper does not say which rows its authors drew. Here they are the first of one seeded permutation, so that the set of a
 smaller ratio is part of that of a larger one, and a curve over ratios shows the ratio rather than the draw.
 """
+
 from __future__ import annotations
 
 import sys
@@ -30,15 +31,17 @@ def craft(y_train: np.ndarray, classes: int, ratio: float, seed: int) -> tuple[n
     classes it is the other one.
     """
     random = np.random.default_rng([seed, len(y_train)])
-    rows = random.permutation(len(y_train))[:round(ratio * len(y_train))]
-    labels = (y_train[rows] + random.integers(1, classes, len(y_train))[:len(rows)]) % classes
+    rows = random.permutation(len(y_train))[: round(ratio * len(y_train))]
+    labels = (y_train[rows] + random.integers(1, classes, len(y_train))[: len(rows)]) % classes
     return rows.astype(np.int64), labels.astype(np.int64)
 
 
 def main() -> None:
     parser = Parser(__doc__)
-    parser.add_argument("--dataset", default="subtask", help="subtask or fashion_mnist (default: subtask)")
-    parser.add_argument("--ratio", type=RATIO, nargs="+", required=True, help="poisons per clean training row, above 0 and up to 1; one file each")
+    parser.add_argument("--dataset", default="subtask", choices=datasets.NAMES, help="default: %(default)s")
+    parser.add_argument(
+        "--ratio", type=RATIO, nargs="+", required=True, help="poisons per clean training row, above 0 and up to 1; one file each"
+    )
     parser.add_argument("--seed", type=SEED, default=layout.SEED, help="of the draw (default: %(default)s)")
     options = parser.parse_args()
     dataset = datasets.load(options.dataset)

@@ -8,6 +8,7 @@ A poison file is an npz (read with allow_pickle=False) of
     checksum  SHA-256 of all of the above
 The paper's own files load too: see `poisons/foreign.py`.
 """
+
 from __future__ import annotations
 
 import json
@@ -86,8 +87,9 @@ def check(source: Path | str, x: np.ndarray, y: np.ndarray, dataset: Dataset) ->
         refuse(f"{source}: {np.count_nonzero(~np.isfinite(x))} values are NaN or infinite; {mend}")
     if x.min() < 0 or x.max() > 1:
         refuse(f"{source}: values from {x.min():.4g} to {x.max():.4g}, outside [0, 1]; scale or clip them, or {mend}")
-    if not np.isin(y, np.arange(dataset.classes)).all():
-        refuse(f"{source}: label {y[~np.isin(y, np.arange(dataset.classes))][0]} does not exist in {dataset.name}, which has labels 0 to {dataset.classes - 1}; {mend}")
+    unknown = y[~np.isin(y, np.arange(dataset.classes))]
+    if len(unknown):
+        refuse(f"{source}: label {unknown[0]} does not exist in {dataset.name}, which has labels 0 to {dataset.classes - 1}; {mend}")
     return x.reshape((-1, *dataset.shape)).astype(np.float32), y.astype(np.int32)
 
 

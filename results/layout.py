@@ -3,6 +3,7 @@
 RESULTS and MODELS in the environment move the results and the trained models elsewhere (a relative path counts from the
 repository, so that a script means the same folder from wherever it is called).
 """
+
 from __future__ import annotations
 
 import os
@@ -30,8 +31,16 @@ def seeded(name: str, seed: int) -> str:
     return name if seed == SEED else f"{name}_seed_{seed}"
 
 
-def model_name(network: str, batch_size: int, epochs: int, learning_rate: float, seed: int = SEED,
-               clip_norm: float | None = None, noise_multiplier: float = 0.0, engine: str = "stack") -> str:
+def model_name(
+    network: str,
+    batch_size: int,
+    epochs: int,
+    learning_rate: float,
+    seed: int = SEED,
+    clip_norm: float | None = None,
+    noise_multiplier: float = 0.0,
+    engine: str = "stack",
+) -> str:
     """The name of a trained model, e.g. vanilla_lr_300_40_0.01 or, with a clip norm, dp_lr_300_40_0.01_1000.0_1e-05_4.0_0.025.
 
     What is not the suite's default (another seed, another engine) stands behind it, so that it never overwrites what is.
@@ -39,8 +48,7 @@ def model_name(network: str, batch_size: int, epochs: int, learning_rate: float,
     if clip_norm is None:
         name = f"vanilla_{network}_{batch_size}_{epochs}_{learning_rate}"
     else:
-        name = (f"dp_{network}_{batch_size}_{epochs}_{learning_rate}_{EPSILON_BUDGET}_{DELTA}"
-                f"_{float(clip_norm)}_{float(noise_multiplier)}")
+        name = f"dp_{network}_{batch_size}_{epochs}_{learning_rate}_{EPSILON_BUDGET}_{DELTA}_{float(clip_norm)}_{float(noise_multiplier)}"
     return seeded(name if engine == "stack" else f"{name}_{engine}", seed)
 
 

@@ -9,6 +9,7 @@ All are of the last layer, at the parameters before each update, as in section 3
 paper's instead: a file for each batch and parameter, <epoch>_<batch>_<clean|poison>_<param>.csv, one value a line, param 0 the
 kernel and 1 the bias; the norms and cosines of single rows have no place in it.
 """
+
 from __future__ import annotations
 
 import re
@@ -27,10 +28,7 @@ def write_epoch(folder: Path, epoch: int, record, replica: int, dump: str = "npz
     if dump == "csv":
         _dump_csv(folder, epoch, record, replica)
         return
-    arrays = {
-        f"{part}_{parameter}": record.batch_means(replica, part, parameter)[1].mean(0)
-        for part in PARTS for parameter in PARAMETERS
-    }
+    arrays = {f"{part}_{parameter}": record.batch_means(replica, part, parameter)[1].mean(0) for part in PARTS for parameter in PARAMETERS}
     norms, is_poison = record.norms(replica), record.is_poison
     arrays.update(clean_norms=norms[~is_poison], poison_norms=norms[is_poison], poison_cosines=record.cosines(replica))
     with writing(folder / f"{epoch}.npz", "wb") as stream:

@@ -1,4 +1,5 @@
 """What the tests share: the suite's commands run as a user runs them, in results and model folders of their own."""
+
 from __future__ import annotations
 
 import os
@@ -21,10 +22,12 @@ class Workplace:
         self.environment = {**os.environ, "RESULTS": str(self.results), "MODELS": str(self.models), "PYTHON": sys.executable}
 
     def start(self, *command, **variables) -> subprocess.Popen:
-        """Start a command, python3 meaning this Python; its two streams are pipes of text."""
+        """Start a command in a process group of its own, python3 meaning this Python; its two streams are pipes of text."""
         words = [sys.executable if word == "python3" else str(word) for word in command]
         environment = {**self.environment, **{name: str(value) for name, value in variables.items()}}
-        return subprocess.Popen(words, cwd=REPOSITORY, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        return subprocess.Popen(
+            words, cwd=REPOSITORY, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True
+        )
 
     def run(self, *command, **variables) -> subprocess.CompletedProcess:
         """Run a command to its end."""

@@ -1,4 +1,5 @@
 """The data: what the loaders return, and what they refuse."""
+
 import numpy as np
 import pytest
 
@@ -13,7 +14,11 @@ def test_subtask_is_the_papers(subtask):
 
 
 def test_subtask_file_is_cut_out_of_the_full_set():
-    if not any((folder / name).exists() for folder in (fashion_mnist.DEBIAN_FOLDER, fashion_mnist.SUBTASK_FILE.parent) for name in fashion_mnist.ARCHIVES):
+    if not any(
+        (folder / name).exists()
+        for folder in (fashion_mnist.DEBIAN_FOLDER, fashion_mnist.SUBTASK_FILE.parent)
+        for name in fashion_mnist.ARCHIVES
+    ):
         pytest.skip("FashionMNIST is not on this machine (Debian: dataset-fashion-mnist)")
     assert fashion_mnist._fingerprint(fashion_mnist.make_subtask()) == fashion_mnist.SUBTASK_SHA256
     full = datasets.load("fashion_mnist")
@@ -41,7 +46,7 @@ def test_damaged_subtask_is_refused(damage, tmp_path, monkeypatch, capsys):
     path = tmp_path / "subtask.npz"
     content = bytearray(fashion_mnist.SUBTASK_FILE.read_bytes())
     if damage == "truncated":
-        path.write_bytes(content[:len(content) // 2])
+        path.write_bytes(content[: len(content) // 2])
     elif damage == "altered":
         content[len(content) // 2] ^= 1
         path.write_bytes(content)

@@ -1,4 +1,5 @@
 """Label flips, and the files that poisons come in."""
+
 import pickle
 import zipfile
 
@@ -116,7 +117,10 @@ BAD_FILES = {
     "nan.pkl": lambda path: path.write_bytes(pickle.dumps((PIXELS * np.nan, np.array([0, 1])))),
     "wrong_shape.pkl": lambda path: path.write_bytes(pickle.dumps((PIXELS[:, 1:], np.array([0, 1])))),
     "no_sets.mat": lambda path: scipy.io.savemat(path, {"X_train": PIXELS}),
-    "truncated.mat": lambda path: (scipy.io.savemat(path, {"bestX": PIXELS[None], "bestY": [[1, -1]]}), path.write_bytes(path.read_bytes()[:300])),
+    "truncated.mat": lambda path: (
+        scipy.io.savemat(path, {"bestX": PIXELS[None], "bestY": [[1, -1]]}),
+        path.write_bytes(path.read_bytes()[:300]),
+    ),
     "text.mat": lambda path: path.write_text("bestX"),
     "wrong_labels.mat": lambda path: scipy.io.savemat(path, {"bestX": PIXELS[None], "bestY": [[0, 1]]}),
     "nan.mat": lambda path: scipy.io.savemat(path, {"bestX": PIXELS[None] * np.nan, "bestY": [[1, -1]]}),
@@ -140,7 +144,9 @@ def test_pickles_of_the_papers_layout_load(protocol, tmp_path, subtask):
     x = np.random.default_rng(0).random((3, 784), np.float32)
     path = tmp_path / "shapes" / "poisons_for_7.pkl"
     path.parent.mkdir()
-    path.write_bytes(pickle.dumps([{"instance": row[np.newaxis], "class": label, "perturbs": row * 0} for row, label in zip(x, (1, 0, 1))], protocol))
+    path.write_bytes(
+        pickle.dumps([{"instance": row[np.newaxis], "class": label, "perturbs": row * 0} for row, label in zip(x, (1, 0, 1))], protocol)
+    )
     loaded = poison_set.load(path, subtask)
     assert np.array_equal(loaded.x.reshape(3, -1), x) and loaded.y.tolist() == [1, 0, 1] and loaded.attack == "shapes"
     path.write_bytes(pickle.dumps((x, np.array([1, 0, 1])), protocol))
@@ -173,4 +179,7 @@ def test_command_refuses_a_bad_ratio(ratio, workplace):
 
 def test_command_prints_the_paths(workplace):
     done = workplace.succeed("python3", "-m", "poisons.label_flip", "--ratio", "0.01", "0.4")
-    assert [line.rsplit("/", 1)[1] for line in done.stdout.split()] == ["fashion_mnist_3_4.1.0_random_0.01.npz", "fashion_mnist_3_4.1.0_random_0.4.npz"]
+    assert [line.rsplit("/", 1)[1] for line in done.stdout.split()] == [
+        "fashion_mnist_3_4.1.0_random_0.01.npz",
+        "fashion_mnist_3_4.1.0_random_0.4.npz",
+    ]

@@ -1,4 +1,5 @@
 """The stack against independent references: per-example gradients of TensorFlow, TensorFlow Privacy's optimiser, plain Keras."""
+
 import math
 
 import numpy as np
@@ -6,7 +7,7 @@ import pytest
 
 from models import device
 
-device.start(None)
+device.start()
 
 import tensorflow as tf  # noqa: E402
 
@@ -61,7 +62,9 @@ def test_one_step_is_the_mean_of_clipped_per_example_gradients(network):
             assert np.abs((start - after) * seen.sum() - values[seen].sum(0)).max() < 1e-5 * max(1, np.abs(values[seen].sum(0)).max())
 
 
-@pytest.mark.parametrize(("network", "optimizer", "rate"), [("lr", "adam", 0.01), ("shallow-mlp", "sgd", 0.04), ("shallow-mlp", "adam", 0.001)])
+@pytest.mark.parametrize(
+    ("network", "optimizer", "rate"), [("lr", "adam", 0.01), ("shallow-mlp", "sgd", 0.04), ("shallow-mlp", "adam", 0.001)]
+)
 def test_an_epoch_agrees_with_tensorflow_privacy(network, optimizer, rate, subtask):
     x, y = subtask.x_train[:1000], subtask.y_train[:1000]  # 300 a batch: the last one is smaller
     is_poison = np.arange(1000) >= 900
@@ -100,7 +103,11 @@ def test_clip_factors_bound_the_norm():
 
 def test_noise_is_standard_normal_and_independent():
     shape = (400, 250)
-    draws = {(parameter, step): noise(shape, 215, parameter, tf.constant(step)).numpy().reshape(-1) for parameter in range(3) for step in range(3)}
+    draws = {
+        (parameter, step): noise(shape, 215, parameter, tf.constant(step)).numpy().reshape(-1)
+        for parameter in range(3)
+        for step in range(3)
+    }
     count = shape[0] * shape[1]
     for values in draws.values():
         assert abs(values.mean()) < 5 / math.sqrt(count) and abs(values.var() - 1) < 5 * math.sqrt(2 / count)
@@ -144,7 +151,7 @@ def test_batches_hold_every_row_once_clean_rows_first():
     order, clean = stack.batches(is_poison, 100, 215, 3)
     assert sorted(order.tolist()) == list(range(1010)) and len(clean) == 11 and clean.sum() == (~is_poison).sum()
     for batch, count in enumerate(clean):
-        rows = is_poison[order[100 * batch:100 * batch + 100]]
+        rows = is_poison[order[100 * batch : 100 * batch + 100]]
         assert not rows[:count].any() and rows[count:].all()
     assert not np.array_equal(order, stack.batches(is_poison, 100, 215, 4)[0])
     assert not np.array_equal(order, stack.batches(is_poison, 100, 216, 3)[0])
@@ -177,7 +184,7 @@ def test_record_is_what_per_example_gradients_say(network):
         mean = shaped[-2][first[~is_poison[first] & seen]].mean(0).reshape(-1)
         poisons = is_poison[first]
         expected = kernel[first][poisons] @ mean / (norms[poisons] * np.linalg.norm(mean))
-        ours = record.cosines(replica)[:poisons.sum()]
+        ours = record.cosines(replica)[: poisons.sum()]
         assert np.allclose(ours[seen[poisons]], expected[seen[poisons]], atol=1e-4) and np.isnan(ours[~seen[poisons]]).all()
 
 

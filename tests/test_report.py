@@ -1,0 +1,88 @@
+"""The report: what it reads, leaves out and concludes, on results made for the purpose."""
+
+import csv
+
+import pytest
+
+from files import file_sha256, write_csv, write_json
+from results import layout
+
+ATTACK_HEADER = ("epoch", "n_poison", "baseline_acc", "test_acc", "train_acc_clean", "train_acc_poison", "epsilon")
+
+
+def cell(workplace, ratio, model, clip_norm, noise_multiplier, accuracies):
+    path = workplace.results / "ipoisoning/label-flips" / f"fashion_mnist_3_4.1.0_random_{ratio}" / model / "attack_results.csv"
+    count = round(10800 * ratio)
+    write_csv(path, ATTACK_HEADER, [(epoch, count, 0.955, accuracy, 0.9, 0.1, "inf") for epoch, accuracy in enumerate(accuracies, 1)])
+    settings = {
+        "attack": "label-flips",
+        "n_poison": count,
+        "clip_norm": clip_norm,
+        "noise_multiplier": noise_multiplier,
+        "baseline_acc": 0.955,
+        "seed": 215,
+        "engine": "stack",
+    }
+    write_json(path.with_name("run.json"), {"settings": settings, "results": {path.name: file_sha256(path)}})
+    return path
+
+
+def table(workplace, name):
+    with open(workplace.results / "tables" / f"{name}.csv", newline="") as stream:
+        return list(csv.DictReader(stream))
+
+
+def test_verdicts(workplace):
+    cell(workplace, 0.4, "dp_lr_300_40_0.01_1000.0_1e-05_0.1_0.0", 0.1, 0.0, [0.93, 0.94, 0.935])
+    cell(workplace, 0.4, "dp_lr_300_40_0.01_1000.0_1e-05_2.0_0.0", 2.0, 0.0, [0.9, 0.91, 0.92])
+    cell(workplace, 0.4, "dp_lr_300_40_0.01_1000.0_1e-05_100.0_0.001", 100.0, 0.001, [0.93])
+    cell(workplace, 0.4, "vanilla_lr_300_40_0.01", None, 0.0, [0.93, 0.955, 0.92])
+    done = workplace.succeed("python3", "report.py")
+    flips = [line for line in table(workplace, "indiscriminate") if line["attack"] == "label-flips"]
+    lines = {(line["ratio"], line["clip_norm"], line["noise_multiplier"]): line for line in flips}
+    settings = (("0.1", "0.0"), ("2.0", "0.0"), ("100.0", "0.001"), ("undefended", "0.0"))
+    near, far, unclipped, undefended = (lines[("0.4", *setting)] for setting in settings)
+    shown = [near[name] for name in ("best_acc", "final_acc", "published_best_acc", "difference", "verdict")]
+    assert shown == ["0.94", "0.935", "0.9425", "-0.0025", "within"]
+    assert (far["verdict"], far["difference"]) == ("outside", "-0.023") and near["baseline_reached_at_epoch"] == "never"
+    assert (
+        unclipped["verdict"] == "shown only" and undefended["verdict"] == "unpublished" and undefended["baseline_reached_at_epoch"] == "2"
+    )
+    assert (workplace.results / near["source"]).exists()
+    assert sum(line["verdict"] == "not run" for line in lines.values()) == 81 - 3
+    assert "1 of 2 published cells within 0.015" in done.stdout and "outside: ratio 0.4, clip 2.0" in done.stdout
+    for suffix in ("png", "pdf"):
+        assert (workplace.results / f"figures/indiscriminate_label-flips.{suffix}").stat().st_size > 5000
+
+
+@pytest.mark.parametrize("damage", ["truncated", "no run.json", "foreign run.json"])
+def test_damaged_results_are_left_out_and_named(damage, workplace):
+    path = cell(workplace, 0.4, "dp_lr_300_40_0.01_1000.0_1e-05_0.1_0.0", 0.1, 0.0, [0.93, 0.94])
+    cell(workplace, 0.1, "dp_lr_300_40_0.01_1000.0_1e-05_0.1_0.0", 0.1, 0.0, [0.94, 0.95])
+    if damage == "truncated":
+        path.write_bytes(path.read_bytes()[:-10])
+    elif damage == "no run.json":
+        path.with_name("run.json").unlink()
+    else:
+        path.with_name("run.json").write_text("[1, 2")
+    done = workplace.succeed("python3", "report.py")
+    assert f"left out: {path}" in done.stderr
+    assert [line["verdict"] for line in table(workplace, "indiscriminate") if line["best_acc"]] == ["within"]
+
+
+def test_nothing_run_is_no_error(workplace):
+    done = workplace.succeed("python3", "report.py")
+    assert done.stderr == "" and {line["verdict"] for line in table(workplace, "indiscriminate")} == {"not run"}
+    published = [line for line in table(workplace, "gradients") if line["attack"] == "label-flips"]
+    assert sorted((line["published_mean_norm_ratio"], line["mean_norm_ratio"]) for line in published) == [("1.8374", ""), ("2.2986", "")]
+
+
+def test_readers_of_results_do_not_import_tensorflow(workplace):
+    for script in ("report", "analyze_gradients"):
+        workplace.succeed("python3", "-c", f"import sys, {script}; assert 'tensorflow' not in sys.modules")
+
+
+def test_names_of_the_paper():
+    assert layout.model_name("lr", 300, 40, 0.01) == "vanilla_lr_300_40_0.01"
+    assert layout.model_name("lr", 300, 40, 0.01, clip_norm=4, noise_multiplier=2.5e-06) == "dp_lr_300_40_0.01_1000.0_1e-05_4.0_2.5e-06"
+    assert layout.model_name("lr", 300, 40, 0.01, seed=3, engine="tfprivacy") == "vanilla_lr_300_40_0.01_tfprivacy_seed_3"

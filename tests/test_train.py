@@ -1,0 +1,216 @@
+"""train.py as a command: what it writes, refuses, skips, and how it survives being killed."""
+
+import argparse
+import csv
+import json
+import os
+import pickle
+import signal
+import time
+
+import numpy as np
+import pytest
+from conftest import REPOSITORY, refused
+
+from models import privacy
+from poisons import label_flip, poison_set
+
+SUBTASK = ("python3", "train.py", "--dataset", "subtask", "--network", "lr")
+POISONS = REPOSITORY / "datasets/poisons/indiscriminate/label-flips"
+FLIPS = POISONS / "fashion_mnist_3_4.1.0_random_0.05.npz"
+
+
+def lines(path):
+    with open(path, newline="") as stream:
+        return list(csv.DictReader(stream))
+
+
+@pytest.mark.parametrize(
+    ("options", "named", "mend"),
+    [
+        (["--dataset", "mnist"], "--dataset", "subtask"),
+        (["--network", "resnet"], "--network", "shallow-mlp"),
+        (["--network", "shallow-mlp"], "--network shallow-mlp", "choose one of lr"),
+        (["--clip-norm", "0"], "--clip-norm: '0'", "above 0"),
+        (["--clip-norm=-1"], "--clip-norm: '-1'", "above 0"),
+        (["--clip-norm", "nan"], "--clip-norm: 'nan'", "above 0"),
+        (["--clip-norm", "inf"], "--clip-norm: 'inf'", "above 0"),
+        (["--clip-norm", "tight"], "--clip-norm: 'tight'", "above 0"),
+        (["--clip-norm", "1", "--noise-std=-0.1"], "--noise-std: '-0.1'", "0 or more"),
+        (["--noise-std", "0.1"], "--noise-std", "--clip-norm"),
+        (["--epochs", "0"], "--epochs: '0'", "1 or more"),
+        (["--epochs", "2.5"], "--epochs: '2.5'", "whole"),
+        (["--seed", "-1"], "--seed", "whole number"),
+        (["--learning-rate", "0"], "--learning-rate: '0'", "above 0"),
+        (["--record"], "--record", "--poison"),
+        (["--engine", "jax"], "--engine", "stack"),
+        (["--poison", FLIPS, "--record", "--engine", "tfprivacy"], "--record", "--engine stack"),
+        (["--poison", "no/such/file.npz"], "no/such/file.npz", "craft"),
+        (["--poison", FLIPS, REPOSITORY / "pyproject.toml"], "pyproject.toml", ".npz"),
+        (["--frobnicate"], "--frobnicate", "--help"),
+    ],
+)
+def test_bad_options_are_refused_before_anything_is_written(options, named, mend, workplace):
+    message = refused(workplace.run(*SUBTASK, *options))
+    assert named in message and mend in message
+    assert not list(workplace.folder.iterdir())
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda path: path.with_suffix(".npz").write_bytes(FLIPS.read_bytes()[:-30]),
+        lambda path: poison_set.save(
+            path.with_suffix(".npz"), {"attack": "own", "dataset": "fashion_mnist_3_4.1.0"}, [0], instances=np.full((1, 784), np.nan)
+        ),
+        lambda path: path.with_suffix(".pkl").write_bytes(pickle.dumps([argparse.Namespace()])),
+    ],
+    ids=["truncated", "NaN", "foreign class"],
+)
+def test_bad_poison_files_are_refused_before_anything_is_written(make, workplace, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("poisons")
+    make(folder / "bad")
+    path = next(folder.iterdir())
+    assert str(path) in refused(workplace.run(*SUBTASK, "--poison", FLIPS, path))
+    assert not list(workplace.folder.iterdir())
+
+
+def test_baseline_is_kept_best_and_final(workplace, subtask):
+    import tensorflow as tf
+
+    workplace.succeed(*SUBTASK, "--epochs", "3")
+    folder = workplace.models / "subtask/vanilla_lr_300_3_0.01"
+    config, history = json.loads((folder / "config.json").read_text()), lines(folder / "history.csv")
+    accuracies = [float(line["test_acc"]) for line in history]
+    assert [line["epoch"] for line in history] == ["1", "2", "3"] and {line["epsilon"] for line in history} == {"inf"}
+    assert config["best_test_acc"] == max(accuracies) > 0.9 and config["final_test_acc"] == accuracies[-1]
+    for name, expected in (("best", max(accuracies)), ("final", accuracies[-1])):
+        model = tf.keras.models.load_model(folder / f"{name}.keras")
+        assert np.mean(model.predict(subtask.x_test, verbose=0).argmax(1) == subtask.y_test) == pytest.approx(expected, abs=0.0011)
+
+    before = {path: path.stat().st_mtime_ns for path in folder.iterdir()}
+    workplace.succeed(*SUBTASK, "--epochs", "3")
+    assert before == {path: path.stat().st_mtime_ns for path in folder.iterdir()}
+
+    (folder / "best.keras").write_bytes((folder / "best.keras").read_bytes()[:-9])
+    assert "best.keras: missing or damaged; delete" in refused(workplace.run(*SUBTASK, "--epochs", "3"))
+
+
+def test_clean_models_under_dp_are_filed_by_their_shaping(workplace):
+    workplace.succeed(*SUBTASK, "--epochs", "1", "--clip-norm", "1", "--noise-std", "0", "0.5")
+    folders = sorted(path.name for path in (workplace.models / "subtask").iterdir())
+    assert folders == ["dp_lr_300_1_0.01_1000.0_1e-05_1.0_0.0", "dp_lr_300_1_0.01_1000.0_1e-05_1.0_0.5"]
+    history = lines(workplace.models / "subtask" / folders[1] / "history.csv")
+    assert float(history[0]["epsilon"]) == round(privacy.epsilon(0.5, 300, 10800, 36, 1e-5), 4)
+
+
+def test_same_seed_same_bytes_another_seed_other_numbers(workplace, tmp_path_factory):
+    from conftest import Workplace
+
+    grid = ("--poison", FLIPS, "--undefended", "--clip-norm", "0.1", "4", "--noise-std", "0", "0.1", "--epochs", "2")
+    workplace.succeed(*SUBTASK, *grid)
+    other = Workplace(tmp_path_factory.mktemp("other"))
+    other.succeed(*SUBTASK, *grid, LANG="tr_TR.UTF-8", TZ="Asia/Tokyo")
+    assert len(workplace.written()) == 5 and workplace.written() == other.written()
+    other.succeed(*SUBTASK, *grid, "--seed", "7")
+    assert len(other.written()) == 10
+    ours = [content for name, content in other.written().items() if "_seed_7" not in name]
+    theirs = [content for name, content in other.written().items() if "_seed_7" in name]
+    assert all(content not in ours for content in theirs)
+
+    for name in workplace.written():
+        table = lines(workplace.results / name)
+        assert list(table[0]) == ["epoch", "n_poison", "baseline_acc", "test_acc", "train_acc_clean", "train_acc_poison", "epsilon"]
+        assert [line["epoch"] for line in table] == ["1", "2"] and table[0]["n_poison"] == "540"
+        assert (float(table[0]["epsilon"]) < np.inf) == ("_0.0/" not in name and "vanilla" not in name)
+    run = json.loads((workplace.results / name).with_name("run.json").read_text())
+    assert run["settings"]["seed"] == 215 and len(run["settings"]["poison_sha256"]) == 64 and run["wall_seconds"] > 0
+
+
+def test_only_what_is_missing_or_damaged_is_written_again(workplace):
+    grid = ("--poison", FLIPS, "--undefended", "--clip-norm", "0.1", "4", "--epochs", "2")
+    workplace.succeed(*SUBTASK, *grid)
+    finished = workplace.written()
+    cells = [workplace.results / name for name in finished]
+    cells[0].unlink()
+    cells[1].write_bytes(cells[1].read_bytes()[:-20])
+    kept = cells[2].stat().st_mtime_ns
+    assert "finished before" not in workplace.succeed(*SUBTASK, *grid).stderr
+    assert workplace.written() == finished and cells[2].stat().st_mtime_ns == kept
+    assert "3 trainings finished before" in workplace.succeed(*SUBTASK, *grid).stderr
+    workplace.succeed(*SUBTASK, *grid, "--batch-size", "100")
+    assert len(workplace.written()) == 6
+
+
+def test_reference_engine_gives_the_same_story(workplace):
+    for engine in ("stack", "tfprivacy"):
+        workplace.succeed(*SUBTASK, "--poison", FLIPS, "--undefended", "--clip-norm", "1", "--epochs", "1", "--engine", engine)
+    written = {name: float(lines(workplace.results / name)[0]["test_acc"]) for name in workplace.written()}
+    assert len(written) == 4
+    for name, accuracy in written.items():
+        if "_tfprivacy" in name:
+            assert abs(accuracy - written[name.replace("_tfprivacy", "")]) <= 0.001
+
+
+def test_progress_in_a_file_is_plain_lines(workplace):
+    done = workplace.succeed(*SUBTASK, "--poison", FLIPS, "--epochs", "3")
+    assert "epoch 3/3, test accuracy 0.9" in done.stderr and "s left" in done.stderr
+    assert all(character.isprintable() or character == "\n" for character in done.stderr + done.stdout)
+
+
+def test_another_gpu_than_there_is_means_the_cpu(workplace):
+    import tensorflow as tf
+
+    if tf.config.list_physical_devices("GPU"):
+        pytest.skip("this machine has a GPU")
+    assert "no GPU 0 found: training on the CPU" in workplace.succeed(*SUBTASK, "--epochs", "1", "--gpu", "0").stdout
+
+
+@pytest.mark.slow
+def test_killed_sweeps_end_as_an_undisturbed_one(workplace, tmp_path_factory):
+    from conftest import Workplace
+
+    files = [POISONS / f"fashion_mnist_3_4.1.0_random_{ratio}.npz" for ratio in (0.01, 0.02, 0.03, 0.04, 0.05)]
+    grid = (*SUBTASK, "--poison", *files, "--undefended", "--clip-norm", "0.1", "4", "--noise-std", "0", "0.1", "--epochs", "6")
+    workplace.succeed(*grid)
+    expected = workplace.written()
+    disturbed = Workplace(tmp_path_factory.mktemp("disturbed"))
+    finished, killed = {}, 0
+    for target in (
+        1,
+        6,
+        11,
+        16,
+        21,
+    ):  # kill as soon as so many cells are there: in the middle of writing a stack's cells, or of the next stack
+        process = disturbed.start(*grid)
+        while process.poll() is None and len(list(disturbed.results.rglob("run.json"))) < target:
+            time.sleep(0.002)
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+            killed += 1
+        process.communicate()
+        for path, modified in finished.items():
+            assert path.stat().st_mtime_ns == modified, f"{path} was finished and is written again"
+        finished = {path: path.with_name("attack_results.csv").stat().st_mtime_ns for path in disturbed.results.rglob("run.json")}
+        finished = {path.with_name("attack_results.csv"): modified for path, modified in finished.items()}
+    assert killed >= 4
+    disturbed.succeed(*grid)
+    assert disturbed.written() == expected
+
+
+@pytest.mark.slow
+def test_label_flips_hurt_and_clipping_steadies(workplace, tmp_path_factory, subtask):
+    """The effect of the paper in a two-sided band, over three draws: flips at ratio 0.4 cost accuracy, and less of it where gradients are clipped."""
+    drops = []
+    for seed in (1, 2, 3):
+        rows, labels = label_flip.craft(subtask.y_train, 2, 0.4, seed)
+        path = tmp_path_factory.mktemp("poisons") / "flips.npz"
+        poison_set.save(path, {"attack": "label-flips", "dataset": subtask.name, "seed": seed}, labels, rows=rows)
+        workplace.succeed(*SUBTASK, "--poison", path, "--undefended", "--clip-norm", "1", "--seed", seed)
+        folder = workplace.results / "ipoisoning/label-flips/flips"
+        tables = [lines(next(folder.glob(f"{kind}_*_seed_{seed}")) / "attack_results.csv") for kind in ("vanilla", "dp")]
+        drops.append([float(table[0]["baseline_acc"]) - np.mean([float(line["test_acc"]) for line in table]) for table in tables])
+    undefended, shaped = np.mean(drops, 0)
+    assert 0.015 < undefended < 0.15
+    assert 0.005 < shaped < 0.5 * undefended + 0.01
