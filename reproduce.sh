@@ -4,7 +4,7 @@
 #
 #   ./reproduce.sh
 #
-# About 1 minute on 2 cores after the set-up. Everything lands in reproduced/, so that nothing is taken from the results that the
+# About 45 s on 2 cores after the set-up. Everything lands in reproduced/, so that nothing is taken from the results that the
 # repository brings along; an interrupted run goes on where it stopped, and deleting reproduced/ starts anew.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
