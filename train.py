@@ -89,6 +89,10 @@ def main() -> None:
     options = parse()
     dataset = datasets.load(options.dataset)
     poison_sets = [poison_set.load(path, dataset) for path in options.poison]
+    names = [(poisons.attack, poisons.name) for poisons in poison_sets]
+    for name in names:
+        if names.count(name) > 1:
+            refuse(f"--poison: more than one file would be filed under {'/'.join(name)}; give one of them, or rename the other")
     training = Training(
         options.dataset, options.network, options.engine, options.protocol.optimizer, options.batch_size, options.epochs, options.seed
     )
@@ -172,7 +176,8 @@ def parse():
         refuse("--record: gradients of clean and poison rows are compared; give a poison file with --poison")
     if options.record and options.engine != "stack":
         refuse(f"--record: --engine {options.engine} does not record gradients; use --engine stack")
-    options.shapings = [Shaping(clip, std) for clip, std in itertools.product(options.clip_norm, options.noise_std or [0.0])]
+    options.poison = list(dict.fromkeys(path.resolve() for path in options.poison))
+    options.shapings = list(dict.fromkeys(itertools.starmap(Shaping, itertools.product(options.clip_norm, options.noise_std or [0.0]))))
     if options.undefended or not options.shapings:
         options.shapings.insert(0, UNDEFENDED)
     options.epochs = options.epochs or options.protocol.epochs

@@ -75,6 +75,18 @@ def test_bad_poison_files_are_refused_before_anything_is_written(make, workplace
     assert not list(workplace.folder.iterdir())
 
 
+def test_two_files_of_one_name_are_refused(workplace, tmp_path_factory):
+    copy = tmp_path_factory.mktemp("copy") / FLIPS.name
+    copy.write_bytes(FLIPS.read_bytes())
+    assert "more than one file would be filed under label-flips/" in refused(workplace.run(*SUBTASK, "--poison", FLIPS, copy))
+    assert not list(workplace.folder.iterdir())
+
+
+def test_repeated_settings_are_trained_once(workplace):
+    workplace.succeed(*SUBTASK, "--poison", FLIPS, FLIPS, "--clip-norm", "1", "1.0", "--epochs", "1")
+    assert len(workplace.written()) == 1
+
+
 def test_baseline_is_kept_best_and_final(workplace, subtask):
     import tensorflow as tf
 
