@@ -3,7 +3,7 @@
 #
 #   ./analyze_ipoisoning.sh subtask
 #
-# One ratio x (undefended, clip 4) = 2 trainings of 40 epochs an attack; about 12 s on 2 cores.
+# One ratio x (undefended, clip 4) = 2 trainings of 40 epochs an attack; about 8 s each on 2 cores.
 # Results: results/analysis/ipoisoning/<attack>/<poison set>/<model>/{analysis_results,mextracts_epoch,aextracts_epoch,sextracts_epoch}.csv
 # and gradients.png. What is finished is not run again.
 set -euo pipefail
@@ -15,19 +15,16 @@ if [[ $# -ne 1 || $1 != subtask ]]; then
 fi
 
 # Settings; each can be given in the environment
-read -ra ATTACKS <<< "${ATTACKS:-label-flips}"
+read -ra ATTACKS <<< "${ATTACKS:-label-flips slabs}"
 read -ra RATIOS <<< "${RATIOS:-0.4}"
 read -ra NORMCLP <<< "${NORMCLP:-4}"
 EPOCHS=${EPOCHS:-40}
 SEED=${SEED:-215}
 DUMP=${DUMP:-npz}                                             # or csv: the paper's layout of the recorded gradients
-PYTHON=${PYTHON:-$([[ -x .venv/bin/python ]] && echo .venv/bin/python || echo python3)}
+export PYTHON=${PYTHON:-$([[ -x .venv/bin/python ]] && echo .venv/bin/python || echo python3)}
 
 for attack in "${ATTACKS[@]}"; do
-    case $attack in
-        label-flips) files=$("$PYTHON" -m poisons.label_flip --dataset "$1" --ratio "${RATIOS[@]}" --seed "$SEED") ;;
-        *) echo "error: ATTACKS: no attack is called '$attack'; choose from: label-flips" >&2; exit 2 ;;
-    esac
+    files=$(./craft_ipoisoning.sh "$attack" "$SEED" "${RATIOS[@]}")
     mapfile -t poisons <<< "$files"
     "$PYTHON" train.py --dataset "$1" --network lr --poison "${poisons[@]}" --epochs "$EPOCHS" --seed "$SEED" \
         --undefended --clip-norm "${NORMCLP[@]}" --record --dump "$DUMP"

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import NoReturn
 
+import numpy as np
 from tqdm import tqdm
 
 
@@ -56,20 +57,21 @@ SEED = number(lambda value: 0 <= value < 2**31, "a whole number from 0 to 214748
 class Progress:
     """Epoch, accuracy and time left: a bar on a terminal; plain lines, at most one in five seconds and the last, in a file."""
 
-    def __init__(self, label: str, epochs: int) -> None:
+    def __init__(self, label: str, epochs: int, measure: str = "test accuracy", unit: str = "epoch") -> None:
+        self.measure, self.unit = measure, unit
         self.label, self.epochs, self.began, self.shown = label, epochs, time.monotonic(), time.monotonic()
-        self.bar = tqdm(total=epochs, desc=label, unit="epoch", dynamic_ncols=True, disable=not sys.stderr.isatty())
+        self.bar = tqdm(total=epochs, desc=label, unit=unit, dynamic_ncols=True, disable=not sys.stderr.isatty())
 
-    def show(self, epoch: int, accuracies: Sequence[float]) -> None:
-        """Show that `epoch` (from 1) is done, and the range of the replicas' accuracies."""
-        low, high = min(accuracies), max(accuracies)
-        text = f"test accuracy {low:.4f}" + (f" to {high:.4f}" if high > low else "")
+    def show(self, epoch: int, accuracies: Sequence[float] | float) -> None:
+        """Show that `epoch` (from 1) is done, and the range of the replicas' accuracies, or one number."""
+        low, high = np.min(accuracies), np.max(accuracies)
+        text = f"{self.measure} {low:.4f}" + (f" to {high:.4f}" if high > low else "")
         self.bar.set_postfix_str(text, refresh=False)
         self.bar.update()
         now = time.monotonic()
         if self.bar.disable and (epoch == self.epochs or now - self.shown >= 5):
             left = (now - self.began) / epoch * (self.epochs - epoch)
-            print(f"{self.label}: epoch {epoch}/{self.epochs}, {text}, {left:.0f} s left", file=sys.stderr, flush=True)
+            print(f"{self.label}: {self.unit} {epoch}/{self.epochs}, {text}, {left:.0f} s left", file=sys.stderr, flush=True)
             self.shown = now
         if epoch == self.epochs:
             self.bar.close()

@@ -6,6 +6,7 @@
 Reads results/ (never TensorFlow), compares with results/published/, and writes
     results/tables/indiscriminate.csv    every cell of the indiscriminate sweep: best and final accuracy, published best, difference
     results/tables/seeds.csv             where several seeds were run: mean, 95% interval and range of the accuracies
+    results/tables/crafting.csv          what crafting the slab and minmax sets took, and the minmax sets' bound U* beside what it bounds
     results/tables/gradients.csv         every gradient analysis: mean norm ratio and mean cosine, reached and published
     results/figures/indiscriminate_<attack>.png and .pdf    accuracy against the poison ratio
 A result that is damaged, or without the run.json that marks it as finished, is left out and named.
@@ -22,7 +23,7 @@ import numpy as np
 from scipy import stats
 
 from command_line import Parser
-from files import write_csv
+from files import read_json, write_csv
 from results import layout, plotting
 from results.cells import read_all
 
@@ -61,6 +62,10 @@ SEEDS_HEADER = (
     "epochs_acc_mean",
     "epochs_acc_ci95",
 )
+CRAFTING_HEADER = (
+    "attack", "ratio", "n_poison", "wall_seconds", "programs_solved", "programs_failed", "upper_bound", "training_loss", "pass_sphere", "pass_slab",
+    "undefended_best_acc", "undefended_final_acc", "source",
+)  # fmt: skip
 GRADIENTS_HEADER = (
     "attack",
     "poison_set",
@@ -86,6 +91,9 @@ def main() -> None:
     seeds = seeds_table(found)
     write_table("seeds", SEEDS_HEADER, seeds)
     print_seeds(seeds)
+    crafting = crafting_table(table)
+    write_table("crafting", CRAFTING_HEADER, crafting)
+    print_crafting(crafting)
     analyses = gradient_analyses()
     write_table("gradients", GRADIENTS_HEADER, analyses)
     print_gradients(analyses)
@@ -108,7 +116,12 @@ def published(name: str) -> list[dict]:
 def indiscriminate_table(found: list[tuple[Path, dict, list[dict]]]) -> list[dict]:
     """A line of the table for each finished cell and for each published one that is not finished; every value as it is to be shown."""
     known = {}
+    attacks = {settings["attack"] for _, settings, _ in found}
     for line in published("ipoisoning"):
+        if line["attack"] == "slabs" and "slabs-release" in attacks:
+            known["slabs-release", float(line["ratio"]), float(line["clip_norm"]), float(line["noise_multiplier"])] = float(
+                line["best_acc"]
+            )
         known[line["attack"], float(line["ratio"]), float(line["clip_norm"]), float(line["noise_multiplier"])] = float(line["best_acc"])
     cells = {}
     for path, settings, lines in found:
@@ -171,6 +184,9 @@ def print_indiscriminate(attack: str, cells: list[dict]) -> None:
         f" {counts['shown only']} with clip norm {UNBOUNDED_CLIP_NORM} shown only, {counts['not run']} published not run,"
         f" {counts['unpublished']} unpublished"
     )
+    differences = [abs(cell["difference"]) for cell in cells if cell["difference"] != ""]
+    if differences:
+        print(f"mean absolute difference over all {len(differences)} published cells: {np.mean(differences):.4f}")
     for cell in cells:
         if cell["verdict"] == "outside":
             print(
@@ -255,6 +271,37 @@ def print_seeds(table: list[dict]) -> None:
             f"{line['attack']} ratio {line['ratio']:<6}clip {line['clip_norm']!s:<12}noise multiplier {line['noise_multiplier']:<8}{line['seeds']:>3} seeds:"
             f" best {line['best_acc_mean']:.4f} +- {line['best_acc_ci95']:.4f}, final {line['final_acc_mean']:.4f} +- {line['final_acc_ci95']:.4f}"
             f" ({line['final_acc_min']:.4f} to {line['final_acc_max']:.4f}), all epochs {line['epochs_acc_mean']:.4f} +- {line['epochs_acc_ci95']:.4f}"
+        )
+
+
+# --- crafted sets ---
+
+
+def crafting_table(cells: list[dict]) -> list[dict]:
+    """A line for each poison set whose crafting was measured here, with what it does to an undefended training."""
+    undefended = {(cell["attack"], cell["ratio"]): cell for cell in cells if cell["clip_norm"] == "undefended"}
+    table = []
+    for path in sorted((layout.RESULTS / "ipoisoning").glob("*/*/crafting.json")):
+        measured = read_json(path)
+        if measured is None or not {"attack", "epsilon", "n_poison"} <= set(measured):
+            print(f"left out: {path} (damaged)", file=sys.stderr)
+            continue
+        line = {name: measured.get(name, "") for name in CRAFTING_HEADER}
+        cell = undefended.get((measured["attack"], measured["epsilon"]), {})
+        line.update(ratio=measured["epsilon"], undefended_best_acc=cell.get("best_acc", ""), undefended_final_acc=cell.get("final_acc", ""))
+        line["source"] = str(path.relative_to(layout.RESULTS))
+        table.append(line)
+    return sorted(table, key=lambda line: (line["attack"], line["ratio"]))
+
+
+def print_crafting(table: list[dict]) -> None:
+    bounded = [line for line in table if line["upper_bound"] != ""]
+    if bounded:
+        print("\nminmax: the bound U* on the training loss of any such attack, that loss, and the undefended victim's accuracy\n")
+    for line in bounded:
+        print(
+            f"ratio {line['ratio']:<6}U* {line['upper_bound']:.4f}   loss {line['training_loss']:.4f}"
+            f"   best {line['undefended_best_acc']}   final {line['undefended_final_acc']}"
         )
 
 

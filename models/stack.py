@@ -135,8 +135,13 @@ class Stack:
         self.clips = any(shaping.defended for shaping in shapings)
         self.adds_noise = any(shaping.noise_std > 0 for shaping in shapings)
 
-    def reset(self) -> None:
-        """Go back to the initial weights and a fresh optimiser; the traced epoch is kept for the next training."""
+    def reset(self, model: tf.keras.Model | None = None) -> None:
+        """Go back to the initial weights, or start from those of another model of the network, with a fresh optimiser; the traced epoch is kept."""
+        if model is not None:
+            layers = [layer for layer in model.layers if isinstance(layer, tf.keras.layers.Dense)]
+            replicas = len(self.shapings)
+            self.initial = [np.stack([layer.kernel.numpy().T] * replicas) for layer in layers]
+            self.initial += [np.stack([layer.bias.numpy()] * replicas) for layer in layers]
         for parameter, value in zip(self.parameters, self.initial):
             parameter.assign(value)
         for state in self.optimizer.variables():

@@ -3,6 +3,7 @@
 A poison file is an npz (read with allow_pickle=False) of
     rows      int64 [poisons], which training rows the poisons copy      (for poisons that are training rows under other labels)
     instances float32 [poisons, *shape] in [0, 1]                         (for all others)
+    counts    int64 [poisons], how often each stands in the training set   (optional: for sets of a few distinct vectors)
     labels    int64 [poisons]
     settings  JSON: attack, dataset and whatever the attack was set to
     checksum  SHA-256 of all of the above
@@ -37,12 +38,17 @@ class PoisonSet:
     file_sha256: str
 
 
-def save(path: Path, settings: dict, labels: np.ndarray, rows: np.ndarray | None = None, instances: np.ndarray | None = None) -> bool:
+def save(
+    path: Path, settings: dict, labels: np.ndarray, rows: np.ndarray | None = None, instances: np.ndarray | None = None,
+    counts: np.ndarray | None = None,
+) -> bool:  # fmt: skip
     """Write a poison file; leaves one that already holds just this alone, and returns whether it wrote."""
     if (rows is None) == (instances is None):
         raise ValueError("a poison file holds either the rows or the instances")
     poisons = {"rows": np.asarray(rows, np.int64)} if instances is None else {"instances": np.asarray(instances, np.float32)}
     arrays = {**poisons, "labels": np.asarray(labels, np.int64), "settings": np.array(json.dumps(settings, sort_keys=True))}
+    if counts is not None:
+        arrays["counts"] = np.asarray(counts, np.int64)
     arrays["checksum"] = np.array(_checksum(arrays))
     try:
         stored = read_npz(path)
@@ -52,6 +58,17 @@ def save(path: Path, settings: dict, labels: np.ndarray, rows: np.ndarray | None
         return False
     write_npz(path, arrays)
     return True
+
+
+def settings_of(path: Path) -> dict | None:
+    """The settings that a whole poison file of this suite was crafted with; None when there is none, or it is damaged."""
+    try:
+        arrays = read_npz(path)
+    except Unreadable:
+        return None
+    if not {"settings", "checksum"} <= set(arrays) or str(arrays["checksum"]) != _checksum(arrays):
+        return None
+    return json.loads(str(arrays["settings"]))
 
 
 def load(path: Path, dataset: Dataset) -> PoisonSet:
@@ -108,11 +125,22 @@ def _read(path: Path, dataset: Dataset) -> tuple[str, np.ndarray, np.ndarray]:
     if settings.get("dataset") != dataset.name:
         refuse(f"{path}: made for {settings.get('dataset')}, not {dataset.name}; choose its data set with --dataset, or {mend}")
     if "instances" in arrays:
-        return settings["attack"], arrays["instances"], arrays["labels"]
-    rows = arrays["rows"]
-    if rows.dtype.kind not in "iu" or rows.ndim != 1 or len(rows) == 0 or rows.min() < 0 or rows.max() >= len(dataset.x_train):
-        refuse(f"{path}: row numbers outside 0 to {len(dataset.x_train) - 1}; {mend}")
-    return settings["attack"], dataset.x_train[rows], arrays["labels"]
+        x = arrays["instances"]
+    else:
+        rows = arrays["rows"]
+        if rows.dtype.kind not in "iu" or rows.ndim != 1 or len(rows) == 0 or rows.min() < 0 or rows.max() >= len(dataset.x_train):
+            refuse(f"{path}: row numbers outside 0 to {len(dataset.x_train) - 1}; {mend}")
+        x = dataset.x_train[rows]
+    counts = arrays.get("counts", np.ones(len(x), np.int64))
+    if (
+        counts.dtype.kind not in "iu"
+        or counts.shape != arrays["labels"].shape
+        or len(counts) != len(x)
+        or counts.min() < 0
+        or counts.sum() > 1e6
+    ):
+        refuse(f"{path}: counts must be whole numbers of 0 or more, one for each poison, a million in all at most; {mend}")
+    return settings["attack"], np.repeat(x, counts, 0), np.repeat(arrays["labels"], counts)
 
 
 def _checksum(arrays: dict[str, np.ndarray]) -> str:

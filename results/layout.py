@@ -62,6 +62,24 @@ def label_flips_file(dataset_name: str, ratio: float, seed: int) -> Path:
     return POISONS / "indiscriminate" / "label-flips" / (seeded(f"{dataset_name}_random_{ratio}", seed) + ".npz")
 
 
+def steinhardt_file(attack: str, epsilon: float, quantile: float, seed: int) -> Path:
+    """The poison file of a slab or minmax attack, named as the paper's authors name theirs: fmnist_34_attack_eps40_quantile65_rho_slab.npz."""
+    kind = "minmax" if attack == "minmax" else "rho_slab"
+    name = f"fmnist_34_attack_eps{_hundredths(epsilon)}_quantile{_hundredths(quantile)}_{kind}"
+    return POISONS / "indiscriminate" / attack / (seeded(name, seed) + ".npz")
+
+
+def _hundredths(share: float) -> str:
+    """0.01 as 01, 0.4 as 40, 0.125 as 12.5."""
+    whole, _, rest = f"{100 * share:.10g}".partition(".")
+    return whole.zfill(2) + (f".{rest}" if rest else "")
+
+
+def crafting_file(attack: str, poison_set: str) -> Path:
+    """What the crafting of a poison set measured: bounds, losses, solver failures, seconds."""
+    return RESULTS / "ipoisoning" / attack / poison_set / "crafting.json"
+
+
 def indiscriminate_cell(attack: str, poison_set: str, model: str) -> Path:
     """One cell of the indiscriminate sweep: attack_results.csv, run.json."""
     return RESULTS / "ipoisoning" / attack / poison_set / model

@@ -26,10 +26,10 @@ STYLE = {
 }
 
 
-def panels(count: int, width: float = 3.4, height: float = 2.8):
-    """A figure with `count` axes side by side, in inches each."""
+def panels(columns: int, rows: int = 1, width: float = 3.4, height: float = 2.8):
+    """A figure with a grid of axes, each so many inches wide and high; returns the figure and the axes, [rows, columns]."""
     plt.rcParams.update(STYLE)
-    return plt.subplots(1, count, figsize=(width * count, height), layout="constrained", squeeze=False)
+    return plt.subplots(rows, columns, figsize=(width * columns, height * rows), layout="constrained", squeeze=False)
 
 
 def save(figure, path: Path) -> None:

@@ -28,6 +28,7 @@ def test_scripts_are_clean_and_executable(script):
         ["./analyze_ipoisoning.sh"],
         ["./analyze_ipoisoning.sh", "fashion_mnist"],
         ["./analyze_ipoisoning.sh", "subtask", "0"],
+        ["./craft_ipoisoning.sh", "slabs", "0"],
     ],
 )
 def test_wrong_calls_show_the_usage(call, workplace):
@@ -57,16 +58,16 @@ def test_wrong_settings_are_refused(setting, value, workplace):
 
 @pytest.mark.slow
 def test_sweep_and_analysis_from_nothing(workplace):
-    short = {"RATIOS": "0.01 0.4", "NORMCLP": "0.1 8", "NOISEML": "0 0.001", "EPOCHS": "2"}
+    short = {"ATTACKS": "label-flips slabs", "RATIOS": "0.01 0.4", "NORMCLP": "0.1 8", "NOISEML": "0 0.001", "EPOCHS": "2"}
     workplace.succeed("./do_ipoisoning.sh", "subtask", "0", **short)
     cells = [path for path in workplace.written() if path.endswith("attack_results.csv")]
-    assert len(cells) == 2 * (1 + 2 * 2)
+    assert len(cells) == 2 * 2 * (1 + 2 * 2)
     assert "ipoisoning/label-flips/fashion_mnist_3_4.1.0_random_0.4/dp_lr_300_2_0.01_1000.0_1e-05_8.0_0.000125/attack_results.csv" in cells
     assert (workplace.models / "subtask/vanilla_lr_300_40_0.01/config.json").exists()
     again = workplace.succeed("./do_ipoisoning.sh", "subtask", "0", **short)
-    assert again.stderr.count("5 trainings finished before") == 2
+    assert again.stderr.count("5 trainings finished before") == 4
 
-    workplace.succeed("./analyze_ipoisoning.sh", "subtask", EPOCHS=2)
+    workplace.succeed("./analyze_ipoisoning.sh", "subtask", EPOCHS=2, ATTACKS="label-flips")
     folder = workplace.results / "analysis/ipoisoning/label-flips/fashion_mnist_3_4.1.0_random_0.4"
     assert sorted(path.name for path in folder.iterdir()) == ["dp_lr_300_2_0.01_1000.0_1e-05_4.0_0.0", "vanilla_lr_300_2_0.01"]
     for cell in folder.iterdir():
@@ -81,7 +82,7 @@ def test_sweep_and_analysis_from_nothing(workplace):
             "sextracts_epoch.csv",
         }
     expected = workplace.written()
-    workplace.succeed("./analyze_ipoisoning.sh", "subtask", EPOCHS=2)
+    workplace.succeed("./analyze_ipoisoning.sh", "subtask", EPOCHS=2, ATTACKS="label-flips")
     assert workplace.written() == expected
     done = workplace.succeed("python3", "report.py")
     assert "published cells within" in done.stdout and "ratio" in done.stdout

@@ -1,0 +1,86 @@
+"""The fixed-oracle attack (Steinhardt, Koh and Liang 2017, algorithm 1): poisons that pass both defences and are valid images.
+
+    for each of the epsilon n steps: the feasible point (x, y) of largest hinge loss on the model theta joins the poisons;
+    z -= grad L_clean(theta) + epsilon grad loss(x, y; theta);    lambda = max(lambda, |z| / rho);    theta = z / lambda
+
+U* = min over the steps of L_clean(theta) + epsilon loss(x, y; theta) bounds from above what any attack of this budget and feasible set can make a
+model of norm rho lose in training: with that model's theta, no set of feasible poisons has a larger mean loss than its worst point.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from poisons import oracle
+from poisons.defences import Defence
+from poisons.hinge import hinge_gradient, hinge_loss
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Poisons x, float64 [poisons, features] in [0, 1], with labels y; U*; the training loss on clean rows and poisons of the best model
+    found for it, per clean row; and the oracle's worst duality gap."""
+
+    x: np.ndarray
+    y: np.ndarray
+    upper_bound: float
+    training_loss: float
+    worst_gap: float
+
+
+def craft(
+    x: np.ndarray, y: np.ndarray, defence: Defence, epsilon: float, rho: float, step_size: float, show: Callable[[int, float], None]
+) -> Outcome:
+    """Craft round(epsilon * rows) poisons.
+
+    x: float [rows, features] in [0, 1]; y: [rows] in {0, 1}; rho: the bound on the norm of the model, its bias being one more coordinate;
+    step_size: eta, 1 / the first lambda; show: called with the step and the bound so far.
+    """
+    x = x.astype(np.float32)  # two products with all rows a step: half the bytes, half the time
+    signs, steps = 2.0 * y - 1, round(epsilon * len(x))
+    everywhere = np.full(len(x), 1 / len(x))
+    axis = defence.axis / np.linalg.norm(defence.axis)
+    widths = defence.slab_radii / np.linalg.norm(defence.axis)
+    total, total_bias, scale = np.zeros(x.shape[1]), 0.0, 1 / step_size
+    poisons, labels, upper_bound, worst_gap = [], [], math.inf, 0.0
+    for step in range(1, steps + 1):
+        theta, bias = total / scale, total_bias / scale
+        found = []
+        for label in (0, 1):
+            sign = 2 * label - 1
+            point, gap = oracle.minimise(sign * theta, defence.means[label], defence.sphere_radii[label], axis, widths[label])
+            worst_gap = max(worst_gap, gap)
+            found.append((max(0.0, 1 - sign * (point @ theta + bias)), label, point))
+        loss, label, point = max(found, key=lambda entry: entry[0])
+        poisons.append(point)
+        labels.append(label)
+        upper_bound = min(upper_bound, hinge_loss(x, signs, everywhere, theta, bias) + epsilon * loss)
+        gradient, gradient_bias = hinge_gradient(x, signs, everywhere, theta, bias)
+        if loss > 0:
+            gradient, gradient_bias = gradient - epsilon * (2 * label - 1) * point, gradient_bias - epsilon * (2 * label - 1)
+        total, total_bias = total - gradient, total_bias - gradient_bias
+        scale = max(scale, math.hypot(np.linalg.norm(total), total_bias) / rho)
+        show(step, upper_bound)
+    poisons, labels = np.array(poisons), np.array(labels)
+    return Outcome(poisons, labels, upper_bound, trained_loss(x, y, poisons, labels, epsilon, rho, step_size), worst_gap)
+
+
+def trained_loss(
+    x: np.ndarray, y: np.ndarray, poisons: np.ndarray, labels: np.ndarray, epsilon: float, rho: float, step_size: float, steps: int = 500
+) -> float:
+    """The smallest L_clean + epsilon L_poison that full-batch dual averaging finds over models of norm rho: the training loss of the attack."""
+    everyone = np.concatenate([x, poisons.astype(np.float32)])
+    signs = 2.0 * np.concatenate([y, labels]) - 1
+    weights = np.concatenate([np.full(len(x), 1 / len(x)), np.full(len(poisons), epsilon / len(poisons))])
+    total, total_bias, scale, least = np.zeros(x.shape[1]), 0.0, 1 / step_size, math.inf
+    for _ in range(steps):
+        theta, bias = total / scale, total_bias / scale
+        least = min(least, hinge_loss(everyone, signs, weights, theta, bias))
+        gradient, gradient_bias = hinge_gradient(everyone, signs, weights, theta, bias)
+        total, total_bias = total - gradient, total_bias - gradient_bias
+        scale = max(scale, math.hypot(np.linalg.norm(total), total_bias) / rho)
+    return least
