@@ -1,6 +1,6 @@
 """A stack: many replicas of one network, trained at once on the same mini-batches.
 
-Replicas differ in their gradient shaping and in which rows they see; they share the data, its order, the initial weights and
+Replicas differ in their gradient shaping and in which rows they see, and how often; they share the data, its order, the initial weights and
 the noise draw, which each scales for itself. The first layer of all replicas is then one matrix product. A single training is
 a stack of one.
 
@@ -28,7 +28,7 @@ class Rows:
     """The training rows of a stack, clean ones and poisons.
 
     x: float32 [rows, features]; y: int32 [rows]; is_poison: bool [rows];
-    weight: float32 [rows, replica] in {0, 1}, whether a replica sees a row; squared_norms: float32 [rows], |x|^2.
+    weight: float32 [rows, replica], how often a row counts for a replica: 1 or 0, or a number of copies; squared_norms: float32 [rows], |x|^2.
     """
 
     x: tf.Tensor

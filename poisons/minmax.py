@@ -66,21 +66,22 @@ def craft(
         scale = max(scale, math.hypot(np.linalg.norm(total), total_bias) / rho)
         show(step, upper_bound)
     poisons, labels = np.array(poisons), np.array(labels)
-    return Outcome(poisons, labels, upper_bound, trained_loss(x, y, poisons, labels, epsilon, rho, step_size), worst_gap)
+    return Outcome(poisons, labels, upper_bound, trained_loss(x, y, poisons, labels, epsilon, rho), worst_gap)
 
 
 def trained_loss(
-    x: np.ndarray, y: np.ndarray, poisons: np.ndarray, labels: np.ndarray, epsilon: float, rho: float, step_size: float, steps: int = 500
+    x: np.ndarray, y: np.ndarray, poisons: np.ndarray, labels: np.ndarray, epsilon: float, rho: float, steps: int = 1000
 ) -> float:
-    """The smallest L_clean + epsilon L_poison that full-batch dual averaging finds over models of norm rho: the training loss of the attack."""
-    everyone = np.concatenate([x, poisons.astype(np.float32)])
+    """The smallest L_clean + epsilon L_poison that projected subgradient descent from zero finds over models of norm rho: the training loss of the attack."""
+    everyone = np.concatenate([x, poisons.astype(x.dtype)])
     signs = 2.0 * np.concatenate([y, labels]) - 1
     weights = np.concatenate([np.full(len(x), 1 / len(x)), np.full(len(poisons), epsilon / len(poisons))])
-    total, total_bias, scale, least = np.zeros(x.shape[1]), 0.0, 1 / step_size, math.inf
-    for _ in range(steps):
-        theta, bias = total / scale, total_bias / scale
+    theta, bias, least = np.zeros(x.shape[1]), 0.0, math.inf
+    for step in range(1, steps + 1):
         least = min(least, hinge_loss(everyone, signs, weights, theta, bias))
         gradient, gradient_bias = hinge_gradient(everyone, signs, weights, theta, bias)
-        total, total_bias = total - gradient, total_bias - gradient_bias
-        scale = max(scale, math.hypot(np.linalg.norm(total), total_bias) / rho)
+        length = 0.5 / (math.hypot(np.linalg.norm(gradient), gradient_bias) * math.sqrt(step))
+        theta, bias = theta - length * gradient, bias - length * gradient_bias
+        shrink = min(1.0, rho / math.hypot(np.linalg.norm(theta), bias))
+        theta, bias = shrink * theta, shrink * bias
     return least

@@ -33,10 +33,8 @@ CANDIDATES_A_STACK = 8
 CLIP_NORM = 0.1  # of the second victim; the first is undefended
 SCORING_ROWS = 4000
 POPULATION = 16  # of CMA-ES
-DIRECTIONS, MODEL_NORM = (
-    40,
-    0.2,
-)  # the principal directions varied; only the direction of a model matters to the program but for the margins
+DIRECTIONS = 40  # principal directions of the clean rows along which CMA-ES varies the model
+MODEL_NORM = 0.2  # of a varied model: but for the margins, only its direction matters to the program
 SCORING_EPOCHS, BEST_EPOCHS = 16, 3  # trained, and averaged: the single best epoch of forty is what is published, but a noisy guide
 DRAWS = 32  # different draws of how many copies of each point a batch holds
 

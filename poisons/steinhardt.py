@@ -76,7 +76,7 @@ def parse():
         "--quantile", type=SHARE, default=0.65, help="share of a class's clean rows that the defences let pass (default: 0.65)"
     )
     parser.add_argument("--rho", type=POSITIVE, help="bound on the norm of the attacked model (default: sqrt(0.8) for slab, 5 for minmax)")
-    parser.add_argument("--step-size", type=POSITIVE, default=0.05, help="minmax: eta (default: 0.05)")
+    parser.add_argument("--step-size", type=POSITIVE, default=0.01, help="minmax: eta (default: 0.01)")
     parser.add_argument("--generations", type=COUNT, default=150, help="slab by victim: of 16 candidates each (default: 150)")
     parser.add_argument("--seed", type=SEED, default=layout.SEED, help="default: %(default)s")
     options = parser.parse_args()

@@ -31,22 +31,21 @@ def main() -> None:
         poisons = poison_set.load(Path(path), data)
         x, y = np.concatenate([data.x_train, poisons.x]), np.concatenate([data.y_train, poisons.y])
         is_poison = np.arange(len(y)) >= len(data.y_train)
-        show("true membership", *analyze(data, x, y, lambda epoch: is_poison))
+        show("true membership", analyze(data, x, y, is_poison, None))
         for seed in range(4):
-            show(
-                f"random membership {seed}", *analyze(data, x, y, lambda epoch: np.random.default_rng([seed, epoch]).permutation(is_poison))
-            )  # noqa: B023
+            show(f"random membership {seed}", analyze(data, x, y, is_poison, seed))
 
 
-def analyze(data: datasets.Dataset, x: np.ndarray, y: np.ndarray, membership) -> list[np.ndarray]:
-    """For undefended and clip 4: [40 epochs, (clean norm, poison norm, cosine)], with the rows told apart by membership(epoch)."""
+def analyze(data: datasets.Dataset, x: np.ndarray, y: np.ndarray, is_poison: np.ndarray, seed: int | None) -> list[np.ndarray]:
+    """For undefended and clip 4: [40 epochs, (clean norm, poison norm, cosine)]; with a seed, the membership is shuffled every epoch."""
     from models import networks, stack
     from models.protocols import UNDEFENDED, Shaping
 
     replicas = stack.Stack(networks.build("lr", data.shape, data.classes, 215), [UNDEFENDED, Shaping(4.0)], "adam", 0.01, 215)
     measured = [[], []]
     for epoch in range(1, 41):
-        rows = stack.Rows.of(x, y, membership(epoch), 2)
+        member = is_poison if seed is None else np.random.default_rng([seed, epoch]).permutation(is_poison)
+        rows = stack.Rows.of(x, y, member, 2)
         record = replicas.train_epoch(rows, *stack.batches(rows.is_poison, 300, 215, epoch), 300, record=True)
         for replica in range(2):
             clean, poison = (record.batch_means(replica, part, "kernel")[1].mean(0) for part in ("clean", "poison"))
@@ -54,7 +53,7 @@ def analyze(data: datasets.Dataset, x: np.ndarray, y: np.ndarray, membership) ->
     return [np.array(epochs) for epochs in measured]
 
 
-def show(label: str, *measured: np.ndarray) -> None:
+def show(label: str, measured: list[np.ndarray]) -> None:
     for shaping, epochs in zip(("undefended", "clip 4"), measured):
         clean, poison, angle = epochs.mean(0)
         print(
