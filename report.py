@@ -218,7 +218,7 @@ def draw_indiscriminate(attack: str, cells: list[dict]) -> None:
             sorted({cell["ratio"] for cell in shown}), [f"{ratio:g}" for ratio in sorted({cell["ratio"] for cell in shown})], rotation=60
         )
         axis.minorticks_off()
-    low = min(cell["final_acc"] for cell in shown) - 0.005
+    low = min(cell[value] for cell in shown for value in ("final_acc", "best_acc", "published_best_acc") if cell[value] != "") - 0.01
     for axis in axes:
         axis.set_ylim(low, shown[0]["baseline_acc"] + 0.005)
     axes[1].legend(ncols=2, loc="lower left")
