@@ -21,6 +21,7 @@ from dataclasses import dataclass
 import cma
 import numpy as np
 
+from command_line import refuse
 from datasets import Dataset
 from poisons import slab_program
 from poisons.defences import Defence
@@ -30,6 +31,7 @@ from poisons.slab_program import LABELS, Unsolved
 ITERATIONS, STEP_SIZE = 200, 0.005  # of the release
 POOL_ITERATIONS, POOL_STEP_SIZES = 60, (0.002, 0.005, 0.02)
 CANDIDATES_A_STACK = 8
+HOPELESS = 50  # programs failed before any was solved
 CLIP_NORM = 0.1  # of the second victim; the first is undefended
 SCORING_ROWS = 4000
 POPULATION = 16  # of CMA-ES
@@ -69,6 +71,10 @@ class Crafter:
             self.solved += 1
             return Candidate(np.clip(points, 0, 1), shares, theta, bias), loss
         self.failures.append((self.solved, status))
+        if self.solved == 0 and len(self.failures) == HOPELESS:
+            refuse(
+                f"--eps {self.epsilon:g}: the solver failed on the first {HOPELESS} programs ({status}); choose another --quantile or --eps"
+            )
         return None
 
     def dual_averaging(self, step_size: float, radius: float, iterations: int, draws: int):

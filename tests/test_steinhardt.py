@@ -160,6 +160,19 @@ def test_a_failing_solver_is_reported_and_the_last_good_poisons_are_kept(monkeyp
     assert crafter.failures and set(crafter.failures) == {(20, "NumericalError")}
 
 
+def test_a_solver_that_never_succeeds_is_refused(monkeypatch, capsys):
+    def failing(*arguments):
+        raise slab_program.Unsolved("NumericalError")
+
+    x, y = two_classes()
+    crafter = slab_search.Crafter(x, y, defences.fit(x, y, 0.65), 0.4, np.random.default_rng(0))
+    monkeypatch.setattr(slab_program, "solve", failing)
+    with pytest.raises(SystemExit) as refusal:
+        slab_search.by_training_loss(crafter, 1.0)
+    message = capsys.readouterr().err
+    assert refusal.value.code == 2 and "the solver failed on the first 50 programs (NumericalError)" in message and message.count("\n") == 1
+
+
 def test_release_rule_takes_the_largest_clean_loss():
     x, y = two_classes(200)
     crafter = slab_search.Crafter(x, y, defences.fit(x, y, 0.65), 0.3, np.random.default_rng(0))
