@@ -48,10 +48,10 @@ def processor() -> str:
 
 
 def whole_sweep(folder: str) -> float:
-    """Seconds that ./do_ipoisoning.sh takes in an empty results folder, start of Python, data and files included: the median."""
+    """Seconds that ./do_ipoisoning.sh takes for the label flips in an empty results folder, start of Python, data and files included: the median."""
     seconds = []
     for repeat in range(REPEATS):
-        environment = {**os.environ, "RESULTS": f"{folder}/sweep{repeat}", "PYTHON": sys.executable}
+        environment = {**os.environ, "RESULTS": f"{folder}/sweep{repeat}", "PYTHON": sys.executable, "ATTACKS": "label-flips"}
         began = time.monotonic()
         subprocess.run(
             [REPOSITORY / "do_ipoisoning.sh", "subtask", "0"],
@@ -64,8 +64,8 @@ def whole_sweep(folder: str) -> float:
     memory = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**20
     median = statistics.median(seconds)
     print(
-        f"./do_ipoisoning.sh: {TRAININGS} trainings of {EPOCHS} epochs in {median:.1f} s ({min(seconds):.1f} to {max(seconds):.1f}),"
-        f" peak memory {memory:.2f} GiB"
+        f"ATTACKS=label-flips ./do_ipoisoning.sh subtask 0: {TRAININGS} trainings of {EPOCHS} epochs in {median:.1f} s"
+        f" ({min(seconds):.1f} to {max(seconds):.1f}), peak memory {memory:.2f} GiB"
     )
     return median
 
