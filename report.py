@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import collections
 import csv
+import math
 import sys
 from pathlib import Path
 
@@ -27,6 +28,7 @@ from files import read_json, write_csv
 from results import layout, plotting
 from results.cells import read_all
 
+CLEAN_ROWS = 10800  # of the subtask
 TOLERANCE = 0.015  # of the published best accuracy
 UNBOUNDED_CLIP_NORM = (
     100  # effectively no clipping; the three published cells of it at ratio 0.4 disagree among themselves: shown, not counted
@@ -116,22 +118,18 @@ def published(name: str) -> list[dict]:
 def indiscriminate_table(found: list[tuple[Path, dict, list[dict]]]) -> list[dict]:
     """A line of the table for each finished cell and for each published one that is not finished; every value as it is to be shown."""
     known = {}
-    attacks = {settings["attack"] for _, settings, _ in found}
     for line in published("ipoisoning"):
-        if line["attack"] == "slabs" and "slabs-release" in attacks:
-            known["slabs-release", float(line["ratio"]), float(line["clip_norm"]), float(line["noise_multiplier"])] = float(
-                line["best_acc"]
-            )
-        known[line["attack"], float(line["ratio"]), float(line["clip_norm"]), float(line["noise_multiplier"])] = float(line["best_acc"])
+        setting = (float(line["ratio"]), float(line["clip_norm"]), float(line["noise_multiplier"]))
+        known[(line["attack"], *setting)] = float(line["best_acc"])
+    if any(settings["attack"] == "slabs-release" for _, settings, _ in found):  # another rule for the attack that was published as slabs
+        known.update({("slabs-release", *key[1:]): accuracy for key, accuracy in known.items() if key[0] == "slabs"})
     cells = {}
     for path, settings, lines in found:
         if settings["seed"] != layout.SEED or settings["engine"] != "stack":
             continue  # the table is of one seed, as the paper's
         accuracies = [float(line["test_acc"]) for line in lines]
-        ratio = round(settings["n_poison"] / 10800, 4)
-        clip_norm = settings["clip_norm"] or float("inf")
         reached = [int(line["epoch"]) for line in lines if float(line["test_acc"]) >= float(line["baseline_acc"])]
-        cells[settings["attack"], ratio, clip_norm, settings["noise_multiplier"]] = {
+        cells[cell_key(settings)] = {
             "n_poison": settings["n_poison"],
             "baseline_acc": settings["baseline_acc"],
             "best_acc": max(accuracies),
@@ -146,7 +144,7 @@ def indiscriminate_table(found: list[tuple[Path, dict, list[dict]]]) -> list[dic
         line.update(
             attack=attack,
             ratio=ratio,
-            clip_norm="undefended" if clip_norm == float("inf") else clip_norm,
+            clip_norm=shown_clip_norm(clip_norm),
             noise_multiplier=noise_multiplier,
         )
         line.update(cells.get(key, {}), published_best_acc=known.get(key, ""))
@@ -162,10 +160,25 @@ def indiscriminate_table(found: list[tuple[Path, dict, list[dict]]]) -> list[dic
     return table
 
 
+def cell_key(settings: dict) -> tuple[str, float, float, float]:
+    """What a cell is told from others by, but for the seed: attack, poisons per clean row, clip norm (infinite: undefended), noise multiplier."""
+    ratio = round(settings["n_poison"] / CLEAN_ROWS, 4)
+    return settings["attack"], ratio, settings["clip_norm"] or math.inf, settings["noise_multiplier"]
+
+
+def shown_clip_norm(clip_norm: float) -> float | str:
+    return "undefended" if clip_norm == math.inf else clip_norm
+
+
+def clip_norms_of(cells: list[dict]) -> list[float | str]:
+    """The clip norms that occur, as shown: undefended first."""
+    return sorted({cell["clip_norm"] for cell in cells}, key=lambda clip: 0.0 if clip == "undefended" else clip)
+
+
 def print_indiscriminate(attack: str, cells: list[dict]) -> None:
     """Best and final accuracy by ratio and clip norm without noise, the published best beside them, and the count of verdicts."""
     shown = [cell for cell in cells if cell["noise_multiplier"] == 0 and cell["best_acc"] != ""]
-    shapings = sorted({cell["clip_norm"] for cell in shown}, key=lambda clip: (clip != "undefended", clip if clip != "undefended" else 0))
+    shapings = clip_norms_of(shown)
     by_place = {(cell["ratio"], cell["clip_norm"]): cell for cell in shown}
     print(
         f"\n{attack}: test accuracy, best of the epochs / final (published best), without noise; clean baseline {shown[0]['baseline_acc']}\n"
@@ -201,7 +214,7 @@ def draw_indiscriminate(attack: str, cells: list[dict]) -> None:
     shown = [
         cell for cell in cells if cell["noise_multiplier"] == 0 and cell["best_acc"] != "" and cell["clip_norm"] != UNBOUNDED_CLIP_NORM
     ]
-    shapings = sorted({cell["clip_norm"] for cell in shown}, key=lambda clip: (clip != "undefended", clip if clip != "undefended" else 0))
+    shapings = clip_norms_of(shown)
     for index, clip in enumerate(shapings):
         line = sorted((cell for cell in shown if cell["clip_norm"] == clip), key=lambda cell: cell["ratio"])
         look = {"color": plotting.COLOURS[index % 7], "marker": plotting.MARKERS[index % 7], "ms": 4, "lw": 1.2}
@@ -234,13 +247,7 @@ def seeds_table(found: list[tuple[Path, dict, list[dict]]]) -> list[dict]:
     groups = {}
     for _, settings, lines in found:
         if settings["engine"] == "stack":
-            key = (
-                settings["attack"],
-                round(settings["n_poison"] / 10800, 4),
-                settings["clip_norm"] or float("inf"),
-                settings["noise_multiplier"],
-            )
-            groups.setdefault(key, []).append((settings["baseline_acc"], [float(line["test_acc"]) for line in lines]))
+            groups.setdefault(cell_key(settings), []).append((settings["baseline_acc"], [float(line["test_acc"]) for line in lines]))
     table = []
     for (attack, ratio, clip_norm, noise_multiplier), runs in sorted(groups.items()):
         if len(runs) < 3:
@@ -248,7 +255,7 @@ def seeds_table(found: list[tuple[Path, dict, list[dict]]]) -> list[dict]:
         line = {
             "attack": attack,
             "ratio": ratio,
-            "clip_norm": "undefended" if clip_norm == float("inf") else clip_norm,
+            "clip_norm": shown_clip_norm(clip_norm),
             "noise_multiplier": noise_multiplier,
             "seeds": len(runs),
             "baseline_acc": runs[0][0],

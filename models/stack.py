@@ -124,10 +124,9 @@ class Stack:
             layer.activation.__name__ != ("linear" if layer is layers[-1] else "relu") for layer in layers
         ):
             raise ValueError(f"{model.name}: a stack takes Flatten and Dense layers, relu between them and logits at the end")
-        self.kernels = [tf.Variable(np.stack([layer.kernel.numpy().T] * len(shapings))) for layer in layers]
-        self.biases = [tf.Variable(np.stack([layer.bias.numpy()] * len(shapings))) for layer in layers]
-        self.parameters = self.kernels + self.biases
-        self.initial = [parameter.numpy() for parameter in self.parameters]
+        self.initial = self._replicated(model)
+        self.parameters = [tf.Variable(values) for values in self.initial]
+        self.kernels, self.biases = self.parameters[: len(layers)], self.parameters[len(layers) :]
         self.optimizer = networks.optimizer(optimizer, learning_rate)
         self.optimizer._create_all_weights(self.parameters)  # they must exist before the epoch is traced
         self.clip_norms = tf.constant([shaping.clip_norm for shaping in shapings], tf.float32)
@@ -138,10 +137,7 @@ class Stack:
     def reset(self, model: tf.keras.Model | None = None) -> None:
         """Go back to the initial weights, or start from those of another model of the network, with a fresh optimiser; the traced epoch is kept."""
         if model is not None:
-            layers = [layer for layer in model.layers if isinstance(layer, tf.keras.layers.Dense)]
-            replicas = len(self.shapings)
-            self.initial = [np.stack([layer.kernel.numpy().T] * replicas) for layer in layers]
-            self.initial += [np.stack([layer.bias.numpy()] * replicas) for layer in layers]
+            self.initial = self._replicated(model)
         for parameter, value in zip(self.parameters, self.initial):
             parameter.assign(value)
         for state in self.optimizer.variables():
@@ -166,6 +162,12 @@ class Stack:
         """The weights of one replica, as a Keras model of the network takes them."""
         pairs = zip(self.kernels, self.biases)
         return [values for kernel, bias in pairs for values in (kernel[replica].numpy().T, bias[replica].numpy())]
+
+    def _replicated(self, model: tf.keras.Model) -> list[np.ndarray]:
+        """A model's kernels, then its biases, as this stack keeps them: every replica's the same."""
+        layers = [layer for layer in model.layers if isinstance(layer, tf.keras.layers.Dense)]
+        values = [layer.kernel.numpy().T for layer in layers] + [layer.bias.numpy() for layer in layers]
+        return [np.stack([value] * len(self.shapings)) for value in values]
 
     @tf.function(reduce_retracing=True)
     def _hits(self, x, y):

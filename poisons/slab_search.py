@@ -43,12 +43,11 @@ DRAWS = 32  # different draws of how many copies of each point a batch holds
 
 @dataclass(frozen=True)
 class Candidate:
-    """A poison set: points, float64 [4, features], clipped to [0, 1]; shares, float64 [4] of sum 1; and the model they were crafted against."""
+    """A poison set: points, float64 [4, features], clipped to [0, 1]; shares, float64 [4] of sum 1; theta: of the model they were crafted against."""
 
     points: np.ndarray
     shares: np.ndarray
     theta: np.ndarray
-    bias: float
 
 
 class Crafter:
@@ -69,7 +68,7 @@ class Crafter:
                 status = str(error)
                 continue
             self.solved += 1
-            return Candidate(np.clip(points, 0, 1), shares, theta, bias), loss
+            return Candidate(np.clip(points, 0, 1), shares, theta), loss
         self.failures.append((self.solved, status))
         if self.solved == 0 and len(self.failures) == HOPELESS:
             refuse(

@@ -20,7 +20,6 @@ EPSILON_BUDGET, DELTA = 1000.0, 1e-5
 
 ATTACK_RESULTS = "attack_results.csv"
 ANALYSIS_RESULTS = "analysis_results.csv"
-HISTORY = "history.csv"
 RUN = "run.json"
 PARAM_UPDATES = "param_updates"
 MAGNITUDES, ORIENTATIONS, PER_EXAMPLE = "mextracts_epoch.csv", "aextracts_epoch.csv", "sextracts_epoch.csv"
