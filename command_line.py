@@ -47,9 +47,11 @@ def number(allowed: Callable[[float], bool], meaning: str, kind: type = float) -
     return parse
 
 
+SHARE = number(lambda value: 0 <= value <= 1, "a number from 0 to 1")
 RATIO = number(lambda value: 0 < value <= 1, "a ratio above 0 and up to 1")
 POSITIVE = number(lambda value: value > 0, "a number above 0")
 NOT_NEGATIVE = number(lambda value: value >= 0, "a number of 0 or more")
+INDEX = number(lambda value: value >= 0, "a whole number of 0 or more", int)
 COUNT = number(lambda value: value >= 1, "a whole number of 1 or more", int)
 SEED = number(lambda value: 0 <= value < 2**31, "a whole number from 0 to 2147483647", int)
 

@@ -7,118 +7,80 @@
         clean models under DP-SGD, one for each pair of the two lists
     python3 train.py --dataset subtask --network lr --poison FILE ... --undefended --clip-norm 0.1 4
         a training for each poison file and shaping -> results/ipoisoning/.../attack_results.csv
-    python3 train.py --dataset subtask --network lr --poison FILE --record
-        the same, recording gradients -> results/analysis/ipoisoning/.../param_updates/ and analysis_results.csv
+    python3 train.py --dataset fashion_mnist --network badnet --poison FILE ... --record --retrain --epochs 40
+        the same, recording gradients -> results/analysis/.../param_updates/ and analysis_results.csv; with --retrain each
+        training starts from the clean baseline
 
-All shapings of one poison file train at once, as replicas of one stack. What is finished is not trained again.
+All shapings of one poison file train at once, as replicas of one stack; so do watermarks and backdoors of one number of rows.
+A network with convolutions trains in stacks of one. What is finished is not trained again.
 """
 
 from __future__ import annotations
 
 import concurrent.futures
-import dataclasses
 import itertools
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 
 import datasets
-from command_line import COUNT, NOT_NEGATIVE, POSITIVE, SEED, Parser, Progress, refuse
-from models import device, privacy
-from models.protocols import HIDDEN_LAYERS, UNDEFENDED, Shaping, protocol
-from poisons import poison_set
+from command_line import COUNT, NOT_NEGATIVE, POSITIVE, SEED, Parser, refuse
+from models import baselines, device
+from models.protocols import NETWORKS, UNDEFENDED, Shaping, protocol
+from models.trainer import Cell, Trainer, Training, cells_of, stacks, training_accuracies
+from poisons import backdoor, poison_set, watermark
 from results import cells, layout, param_updates
 
-# TensorFlow takes seconds to import and must be told its device first, so what needs it (models.stack, models.networks,
-# models.tfprivacy) is imported where a training begins; bad input is refused before.
-
-HISTORY_HEADER = ("epoch", "test_acc", "train_acc", "epsilon")
 ATTACK_HEADER = ("epoch", "n_poison", "baseline_acc", "test_acc", "train_acc_clean", "train_acc_poison", "epsilon")
 ANALYSIS_HEADER = ("epoch", "n_poison", "baseline_acc", "test_acc")
+INSERTION_HEADER = ("epoch", "baseline_acc", "test_acc", "baseline_backdoor_acc", "backdoor_acc", "backdoor_acc_other_classes")
 
 
 @dataclass(frozen=True)
-class Training:
-    """What all trainings of one call share; the fields that a result is filed and checked by."""
+class Poisoning:
+    """What all poisoned trainings of one call share besides `Training`; dump: how gradients are recorded, npz or csv, None: not at all."""
 
-    dataset: str
-    network: str
-    engine: str
-    optimizer: str
-    batch_size: int
-    epochs: int
-    seed: int
-
-    def model_name(self, shaping: Shaping, learning_rate: float) -> str:
-        """The name under which a training with this shaping is filed."""
-        clip_norm = shaping.clip_norm if shaping.defended else None
-        return layout.model_name(
-            self.network, self.batch_size, self.epochs, learning_rate, self.seed, clip_norm, shaping.noise_multiplier, self.engine
-        )
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One training of a sweep: what it does to its gradients, where its results go, and all that they depend on."""
-
-    shaping: Shaping
-    learning_rate: float
-    folder: Path
-    settings: dict
-
-
-@dataclass(frozen=True)
-class Accuracies:
-    """Accuracies after an epoch, float64 [replica] each: on the test rows, the clean training rows and the poisons (NaN without any)."""
-
-    test: np.ndarray
-    clean: np.ndarray
-    poison: np.ndarray
-
-    def of(self, replica: int) -> Accuracies:
-        """One replica's, as numbers of six digits."""
-        return Accuracies(*(round(float(values[replica]), 6) for values in (self.test, self.clean, self.poison)))
+    shapings: list[Shaping]
+    learning_rate: float | None
+    baseline: baselines.Baseline
+    retrain: bool
+    dump: str | None
 
 
 def main() -> None:
     options = parse()
     dataset = datasets.load(options.dataset)
-    poison_sets = [poison_set.load(path, dataset) for path in options.poison]
-    names = [(poisons.attack, poisons.name) for poisons in poison_sets]
+    sets = [poison_set.load(path, dataset) for path in options.poison]
+    names = [(poisons.attack, poisons.name) for poisons in sets]
     for name in names:
         if names.count(name) > 1:
             refuse(f"--poison: more than one file would be filed under {'/'.join(name)}; give one of them, or rename the other")
     training = Training(
         options.dataset, options.network, options.engine, options.protocol.optimizer, options.batch_size, options.epochs, options.seed
     )
-    workers = device.start(options.gpu, len(poison_sets) if options.engine == "stack" else 1)
-    if not poison_sets:
-        train_clean(training, dataset, options.shapings, options.learning_rate)
+    together = stacked_sets(options.network, sets)
+    workers = device.start(options.gpu, len(together) if options.engine == "stack" else 1)
+    if not sets:
+        baselines.train_clean(training, dataset, options.shapings, options.learning_rate)
         return
-    baseline_accuracy = baseline(training, dataset)
+    baseline = baselines.baseline_from(options.baseline, training, dataset) if options.baseline else baselines.baseline(training, dataset)
+    poisoning = Poisoning(options.shapings, options.learning_rate, baseline, options.retrain, options.dump if options.record else None)
     mine = threading.local()  # each worker has its own engines
 
-    def work(index: int, poisons: poison_set.PoisonSet) -> None:
+    def work(index: int, sets: list[poison_set.PoisonSet]) -> None:
         if not hasattr(mine, "trainer"):
-            mine.trainer = Trainer(training, dataset)
-        label = f"{poisons.name} ({index + 1} of {len(poison_sets)})"
-        train_poisoned(
-            mine.trainer,
-            poisons,
-            options.shapings,
-            options.learning_rate,
-            baseline_accuracy,
-            label,
-            options.dump if options.record else None,
-        )
+            mine.trainer = Trainer(training, dataset, baseline.model if options.retrain else None)
+        name = sets[0].name if len(sets) == 1 else f"{len(sets)} sets of {sets[0].attack}"
+        train_poisoned(mine.trainer, sets, poisoning, f"{name} ({index + 1} of {len(together)})")
 
     with concurrent.futures.ThreadPoolExecutor(workers) as pool:
-        jobs = [pool.submit(work, index, poisons) for index, poisons in enumerate(poison_sets)]
+        jobs = [pool.submit(work, index, sets) for index, sets in enumerate(together)]
         try:
             for job in jobs:
                 job.result()
@@ -131,7 +93,7 @@ def parse():
     """The options, checked; `shapings` lists what each replica does to its gradients."""
     parser = Parser(__doc__)
     parser.add_argument("--dataset", required=True, choices=datasets.NAMES)
-    parser.add_argument("--network", required=True, choices=tuple(HIDDEN_LAYERS))
+    parser.add_argument("--network", required=True, choices=tuple(NETWORKS))
     parser.add_argument(
         "--poison",
         type=Path,
@@ -156,6 +118,10 @@ def parse():
         default="npz",
         help="keep recorded gradients as one npz an epoch, or in the paper's layout (default: npz)",
     )
+    parser.add_argument("--retrain", action="store_true", help="start from the clean baseline instead of initial weights")
+    parser.add_argument(
+        "--baseline", type=Path, metavar="FILE", help="a clean .keras model (default: the kept one, trained where it is missing)"
+    )
     parser.add_argument(
         "--engine",
         choices=("stack", "tfprivacy"),
@@ -176,6 +142,9 @@ def parse():
         refuse("--record: gradients of clean and poison rows are compared; give a poison file with --poison")
     if options.record and options.engine != "stack":
         refuse(f"--record: --engine {options.engine} does not record gradients; use --engine stack")
+    for name in ("retrain", "baseline"):
+        if getattr(options, name) and not options.poison:
+            refuse(f"--{name}: poisoned trainings start from or are compared with a clean model; give a poison file with --poison")
     options.poison = list(dict.fromkeys(path.resolve() for path in options.poison))
     options.shapings = list(dict.fromkeys(itertools.starmap(Shaping, itertools.product(options.clip_norm, options.noise_std or [0.0]))))
     if options.undefended or not options.shapings:
@@ -185,202 +154,109 @@ def parse():
     return options
 
 
-# --- the one training loop ---
+def stacked_sets(network: str, sets: list[poison_set.PoisonSet]) -> list[list[poison_set.PoisonSet]]:
+    """Which poison sets train together: a few rows more in a batch cost a stack nothing, a set of thousands has a stack of its own."""
+    groups = {}
+    for number, poisons in enumerate(sets):
+        few = poisons.attack in (watermark.ATTACK, backdoor.ATTACK) and not NETWORKS[network].filters
+        groups.setdefault((poisons.attack, len(poisons.y)) if few else number, []).append(poisons)
+    return list(groups.values())
 
 
-class Trainer:
-    """Trains on one data set. An engine is built once for each list of shapings and used again: tracing takes longer than a short training."""
-
-    def __init__(self, training: Training, dataset: datasets.Dataset) -> None:
-        from models import stack
-
-        self.training, self.dataset, self.stack = training, dataset, stack
-        self.engines = {}
-        self.test = stack.Rows.of(dataset.x_test, dataset.y_test, np.zeros(len(dataset.y_test), bool), 1)
-
-    def engine(self, group: list[Cell]):
-        """The engine that trains a stack of cells, at its initial weights."""
-        from models import networks, tfprivacy
-
-        shapings, learning_rate = [cell.shaping for cell in group], group[0].learning_rate
-        key = (tuple(shapings), learning_rate)
-        if key not in self.engines:
-            make = {"stack": self.stack.Stack, "tfprivacy": tfprivacy.TensorFlowPrivacy}[self.training.engine]
-            model = networks.build(self.training.network, self.dataset.shape, self.dataset.classes, self.training.seed)
-            self.engines[key] = make(model, shapings, self.training.optimizer, learning_rate, self.training.seed)
-        self.engines[key].reset()
-        return self.engines[key]
-
-    def epochs(self, engine, poisons: poison_set.PoisonSet | None, label: str, record: bool) -> Iterator[tuple]:
-        """Train `engine` on the clean rows and the poisons; yields (epoch, Accuracies, Record or None) after each epoch."""
-        training, data = self.training, self.dataset
-        x, y = data.x_train, data.y_train
-        if poisons is not None:
-            x, y = np.concatenate([x, poisons.x]), np.concatenate([y, poisons.y])
-        is_poison = np.arange(len(y)) >= len(data.y_train)
-        rows = self.stack.Rows.of(x, y, is_poison, len(engine.shapings))
-        progress = Progress(label, training.epochs)
-        for epoch in range(1, training.epochs + 1):
-            order, clean = self.stack.batches(is_poison, training.batch_size, training.seed, epoch)
-            recorded = engine.train_epoch(rows, order, clean, training.batch_size, record)
-            hits = engine.hits(rows.x, rows.y)
-            poison = hits[:, is_poison].mean(1) if poisons is not None else np.full(len(hits), np.nan)
-            accuracies = Accuracies(engine.hits(self.test.x, self.test.y).mean(1), hits[:, ~is_poison].mean(1), poison)
-            progress.show(epoch, accuracies.test)
-            yield epoch, accuracies, recorded
-
-
-# --- clean models ---
-
-
-def train_clean(training: Training, dataset: datasets.Dataset, shapings: list[Shaping], learning_rate: float | None) -> None:
-    """Train clean models and keep the best and the final epoch of each."""
-    from models import checkpoints
+def poisoned_cells(trainer: Trainer, poisons: poison_set.PoisonSet, poisoning: Poisoning) -> list[Cell]:
+    """The cells of one poison set."""
+    settings = {
+        "attack": poisons.attack, "poison_set": poisons.name, "poison_sha256": poisons.file_sha256, "n_poison": len(poisons.y),
+        "baseline_acc": poisoning.baseline.accuracy, "dump": poisoning.dump,
+    }  # fmt: skip
+    if poisoning.retrain:
+        settings["retrained_from_sha256"] = poisoning.baseline.sha256
 
     def place(model: str) -> Path:
-        return layout.model_folder(training.dataset, model)
+        if poisoning.dump:
+            return layout.analysis_cell(poisons.attack, poisons.settings, trainer.dataset.name, poisons.name, model, poisoning.retrain)
+        return layout.indiscriminate_cell(poisons.attack, poisons.name, model, poisoning.retrain)
 
-    for group in stacks(training, shapings, learning_rate, place, {}):
-        todo = [cell for cell in group if checkpoints.config(cell.folder, cell.settings) is None]
-        if not todo:
-            continue
-        trainer = Trainer(training, dataset)
-        engine = trainer.engine(group)
-        history, best = [], [(-1.0, 0, None)] * len(group)
-        for epoch, accuracies, _ in trainer.epochs(engine, None, f"clean {training.network}", record=False):
-            history.append(accuracies)
-            for replica, accuracy in enumerate(accuracies.test):
-                if accuracy > best[replica][0]:
-                    best[replica] = (accuracy, epoch, engine.weights(replica))
-        for replica, cell in enumerate(group):
-            if cell in todo:
-                keep_model(
-                    training, dataset, cell, [accuracies.of(replica) for accuracies in history], best[replica], engine.weights(replica)
-                )
+    return cells_of(trainer.training, poisoning.shapings, poisoning.learning_rate, place, settings, poisons)
 
 
-def keep_model(
-    training: Training, dataset: datasets.Dataset, cell: Cell, history: list[Accuracies], best: tuple, final_weights: list
-) -> None:
-    """Write a clean model's folder; best: its best test accuracy, the epoch and the weights then."""
-    from models import checkpoints, networks
+def train_poisoned(trainer: Trainer, sets: list[poison_set.PoisonSet], poisoning: Poisoning, label: str) -> None:
+    """Train on the clean rows and each poison set with every shaping, and write what is not there yet.
 
-    lines = [
-        (epoch, accuracies.test, accuracies.clean, epsilon(training, cell, len(dataset.y_train), epoch))
-        for epoch, accuracies in enumerate(history, 1)
-    ]
-    _, best_epoch, best_weights = best
-    models = {}
-    for name, weights in ((checkpoints.BEST, best_weights), (checkpoints.FINAL, final_weights)):
-        models[name] = networks.build(training.network, dataset.shape, dataset.classes, training.seed)
-        models[name].set_weights(weights)
-    best_accuracy, final_accuracy = lines[best_epoch - 1][1], lines[-1][1]
-    reached = {
-        "best_epoch": best_epoch,
-        "best_test_acc": best_accuracy,
-        "final_test_acc": final_accuracy,
-        "final_epsilon": str(lines[-1][3]),
-    }
-    checkpoints.save(cell.folder, models, {**cell.settings, **reached, "versions": cells.versions()}, HISTORY_HEADER, lines)
-    print(f"{cell.folder}: best test accuracy {best_accuracy:.4f} at epoch {best_epoch}, final {final_accuracy:.4f}")
-
-
-def baseline(training: Training, dataset: datasets.Dataset) -> float:
-    """The best test accuracy of the clean undefended model that the paper's protocol gives, which is trained if it is missing."""
-    from models import checkpoints
-
-    published = protocol(training.dataset, training.network)
-    clean = Training(training.dataset, training.network, "stack", published.optimizer, published.batch_size, published.epochs, layout.SEED)
-    train_clean(clean, dataset, [UNDEFENDED], None)
-    return checkpoints.config(layout.model_folder(clean.dataset, clean.model_name(UNDEFENDED, published.learning_rate)))["best_test_acc"]
-
-
-# --- poisoned trainings ---
-
-
-def train_poisoned(
-    trainer: Trainer, poisons: poison_set.PoisonSet, shapings: list[Shaping], learning_rate: float | None,
-    baseline_accuracy: float, label: str, dump: str | None,
-) -> None:  # fmt: skip
-    """Train on the clean rows and one poison set with every shaping, and write what is not there yet.
-
-    dump: how gradients are recorded, npz or csv; None for the plain sweep, which records none.
     A stack is always trained whole, and only the missing cells are written: what a replica computes may depend in the last bit
     on how many others it shares a product with, and an interrupted sweep must end with the bytes of an undisturbed one.
     """
-    training = trainer.training
-    place = layout.indiscriminate_analysis_cell if dump else layout.indiscriminate_cell
-    results_name = layout.ANALYSIS_RESULTS if dump else layout.ATTACK_RESULTS
-    poisoning = {
-        "attack": poisons.attack, "poison_set": poisons.name, "poison_sha256": poisons.file_sha256, "n_poison": len(poisons.y),
-        "baseline_acc": baseline_accuracy, "dump": dump,
-    }  # fmt: skip
-    for group in stacks(training, shapings, learning_rate, lambda model: place(poisons.attack, poisons.name, model), poisoning):
-        todo = [replica for replica, cell in enumerate(group) if not cells.finished(cell.folder, results_name, cell.settings)]
+    results_name, header = layout.ATTACK_RESULTS, ATTACK_HEADER
+    if poisoning.dump:
+        results_name, header = layout.ANALYSIS_RESULTS, INSERTION_HEADER if sets[0].attack == backdoor.ATTACK else ANALYSIS_HEADER
+    for group in stacks(trainer.training.network, [cell for poisons in sets for cell in poisoned_cells(trainer, poisons, poisoning)]):
+        todo = {replica: cell for replica, cell in enumerate(group) if not cells.finished(cell.folder, results_name, cell.settings)}
         if not todo:
             print(f"{label}: {len(group)} trainings finished before", file=sys.stderr)
             continue
         began = time.monotonic()
-        for replica in todo:
-            cells.begin(group[replica].folder)
-        history = []
-        with concurrent.futures.ThreadPoolExecutor(1) as background:  # gradients are written while the next epoch trains
-            written = None
-            for epoch, accuracies, record in trainer.epochs(trainer.engine(group), poisons, label, record=bool(dump)):
-                history.append(accuracies)
-                if written is not None:
-                    written.result()
-                if record is not None:
-                    written = background.submit(write_record, [(group[replica].folder, replica) for replica in todo], epoch, record, dump)
+        for cell in todo.values():
+            cells.begin(cell.folder)
+        history = train_stack(trainer, group, todo, header, poisoning.dump, label)
+        about = {"wall_seconds": round(time.monotonic() - began, 3), "replicas": len(group)}
+        for replica, cell in todo.items():
+            lines = result_lines(trainer.dataset, cell, replica, history, header, poisoning.baseline)
+            cells.write(cell.folder, results_name, header, lines, cell.settings, about)
+
+
+def train_stack(trainer: Trainer, group: list[Cell], todo: dict[int, Cell], header: tuple, dump: str | None, label: str) -> list[dict]:
+    """Train a stack of cells, writing the gradients of those in `todo`; returns what the header asks for, by name float64 [replica], after each epoch."""
+    engine, rows = trainer.engine(group), trainer.rows(group)
+    history, written = [], None
+    with concurrent.futures.ThreadPoolExecutor(1) as background:  # gradients are written while the next epoch trains
+        for epoch, accuracies, record in trainer.epochs(engine, rows, label, record=bool(dump)):
+            history.append({"test_acc": accuracies})
+            if header == ATTACK_HEADER:
+                history[-1].update(zip(("train_acc_clean", "train_acc_poison"), training_accuracies(engine, rows)))
+            if header == INSERTION_HEADER:
+                shares = [
+                    backdoor_accuracies(cell, trainer.dataset, partial(engine.hits, replica=replica)) for replica, cell in enumerate(group)
+                ]
+                history[-1].update(zip(("backdoor_acc", "backdoor_acc_other_classes"), np.transpose(shares)))
             if written is not None:
                 written.result()
-        measured = {"wall_seconds": round(time.monotonic() - began, 3), "replicas": len(group)}
-        rows = len(trainer.dataset.y_train) + len(poisons.y)
-        for replica in todo:
-            cell, lines = group[replica], []
-            for epoch, reached in enumerate((accuracies.of(replica) for accuracies in history), 1):
-                lines.append((epoch, len(poisons.y), baseline_accuracy, reached.test))
-                if not dump:
-                    lines[-1] += (reached.clean, reached.poison, epsilon(training, cell, rows, epoch))
-            cells.write(cell.folder, results_name, ANALYSIS_HEADER if dump else ATTACK_HEADER, lines, cell.settings, measured)
+            if record is not None:
+                written = background.submit(write_record, todo, epoch, record, dump)
+        if written is not None:
+            written.result()
+    return history
 
 
-def write_record(replicas: list[tuple[Path, int]], epoch: int, record, dump: str) -> None:
-    for folder, replica in replicas:
-        param_updates.write_epoch(folder / layout.PARAM_UPDATES, epoch, record, replica, dump)
+def write_record(todo: dict[int, Cell], epoch: int, record, dump: str) -> None:
+    for replica, cell in todo.items():
+        param_updates.write_epoch(cell.folder / layout.PARAM_UPDATES, epoch, record, replica, dump)
 
 
-# --- what a cell is made with ---
+def backdoor_accuracies(cell: Cell, dataset: datasets.Dataset, hits: Callable) -> tuple[float, float]:
+    """The share of stamped test images that are given the backdoor's label: of all, as published, and of those of other classes.
 
-
-def stacks(
-    training: Training, shapings: list[Shaping], learning_rate: float | None, place: Callable[[str], Path], more: dict
-) -> list[list[Cell]]:
-    """The cells of these shapings, in groups that can train as one stack: those of one learning rate, the paper's unless one is given.
-
-    place: the folder for a model's name; more: settings besides the training's own.
+    hits: called with images [rows, features] and labels [rows], which of them are predicted, bool [1, rows].
     """
-    published = protocol(training.dataset, training.network)
-    groups = {}
-    for shaping in shapings:
-        rate = learning_rate or (published.dp_learning_rate if shaping.defended else published.learning_rate)
-        settings = {
-            **dataclasses.asdict(training),
-            "learning_rate": rate,
-            "clip_norm": shaping.clip_norm if shaping.defended else None,
-            "noise_std": shaping.noise_std,
-            "noise_multiplier": shaping.noise_multiplier,
-            "delta": layout.DELTA,
-            **more,
-        }
-        groups.setdefault(rate, []).append(Cell(shaping, rate, place(training.model_name(shaping, rate)), settings))
-    return list(groups.values())
+    settings = cell.poisons.settings
+    images = backdoor.stamp(dataset.x_test, settings["patch"])
+    hit = hits(images.reshape(len(images), -1), np.full(len(images), settings["label"], np.int32))[0]
+    return hit.mean(), hit[dataset.y_test != settings["label"]].mean()
 
 
-def epsilon(training: Training, cell: Cell, rows: int, epochs: int) -> float:
-    """The epsilon that a cell's training on `rows` rows has spent after `epochs` epochs."""
-    steps = epochs * -(-rows // training.batch_size)
-    return round(privacy.epsilon(cell.shaping.noise_multiplier, training.batch_size, rows, steps, layout.DELTA), 4)
+def result_lines(
+    dataset: datasets.Dataset, cell: Cell, replica: int, history: list[dict], header: tuple, baseline: baselines.Baseline
+) -> list[list]:
+    """The lines of a cell's CSV file."""
+    line = {"n_poison": len(cell.poisons.y), "baseline_acc": baseline.accuracy}
+    if "baseline_backdoor_acc" in header:
+        line["baseline_backdoor_acc"], _ = backdoor_accuracies(cell, dataset, baseline.hits)
+    lines = []
+    for epoch, measured in enumerate(history, 1):
+        line.update({name: round(float(values[replica]), 6) for name, values in measured.items()}, epoch=epoch)
+        if "epsilon" in header:
+            line["epsilon"] = cell.epsilon(len(dataset.y_train) + len(cell.poisons.y), epoch)
+        lines.append([line[name] for name in header])
+    return lines
 
 
 if __name__ == "__main__":

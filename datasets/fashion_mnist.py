@@ -88,21 +88,28 @@ def _fingerprint(arrays: dict[str, np.ndarray]) -> str:
     return sha256(*(arrays[name].tobytes() if name in arrays else b"" for name in SUBTASK_ARRAYS))
 
 
-def _find_archives() -> Path:
-    """The first folder that holds the four archives: datasets/fashion_mnist, Debian's, Keras' cache; else Keras downloads them."""
-    keras_folder = Path(os.environ.get("KERAS_HOME", Path.home() / ".keras")) / "datasets" / "fashion-mnist"
-    for folder in (HERE / "fashion_mnist", DEBIAN_FOLDER, keras_folder):
+def archives() -> Path | None:
+    """The first folder that holds the four archives: datasets/fashion_mnist, Debian's, Keras' cache; None where none does."""
+    for folder in (HERE / "fashion_mnist", DEBIAN_FOLDER, _keras_folder()):
         if all((folder / name).exists() for name in ARCHIVES):
-            break
-    else:
-        folder = _download(keras_folder)
+            return folder
+    return None
+
+
+def _keras_folder() -> Path:
+    return Path(os.environ.get("KERAS_HOME", Path.home() / ".keras")) / "datasets" / "fashion-mnist"
+
+
+def _find_archives() -> Path:
+    """The folder with the four archives, which Keras downloads if there is none; refuses damaged ones."""
+    folder = archives() or _download()
     for name, expected in ARCHIVES.items():
         if file_sha256(folder / name) != expected:
             refuse(f"{folder / name}: damaged (wrong SHA-256); delete it, or fetch it again")
     return folder
 
 
-def _download(keras_folder: Path) -> Path:
+def _download() -> Path:
     import tensorflow as tf
 
     try:
@@ -112,7 +119,7 @@ def _download(keras_folder: Path) -> Path:
             f"FashionMNIST: not found, and Keras could not download it ({error}); put the four idx .gz files into {HERE / 'fashion_mnist'},"
             " or install Debian's package dataset-fashion-mnist"
         )
-    return keras_folder
+    return _keras_folder()
 
 
 def _read_idx(path: Path) -> np.ndarray:

@@ -43,10 +43,23 @@ class Shaping:
 UNDEFENDED = Shaping()
 
 
-HIDDEN_LAYERS = {"lr": (), "shallow-mlp": (256, 256)}
+@dataclass(frozen=True)
+class Network:
+    """The layers between the input and the logits: filters of each 3 x 3 convolution (a 2 x 2 max pool behind the last), units of each dense one."""
+
+    filters: tuple = ()
+    hidden: tuple = ()
+
+
+NETWORKS = {
+    "lr": Network(),
+    "shallow-mlp": Network(hidden=(256, 256)),
+    "badnet": Network(filters=(16, 32), hidden=(256,)),
+}
 PROTOCOLS = {
     ("subtask", "lr"): Protocol("adam", 300, 40, 0.01, 0.01),
     ("fashion_mnist", "shallow-mlp"): Protocol("sgd", 100, 100, 0.04, 0.04),
+    ("fashion_mnist", "badnet"): Protocol("sgd", 100, 80, 0.01, 0.01),
 }
 
 

@@ -7,6 +7,7 @@ a stack of one.
 Per-example clipping needs no per-example gradient (book-keeping). For a dense layer with input a_i and delta d_i (the loss's
 gradient at the pre-activation) example i has the gradient a_i d_i^T, of norm |a_i| |d_i| (Goodfellow 2015), its bias d_i; the
 clipped sum is A^T diag(c) D. The deltas of the one backward pass serve the norms, the clipped sum and the gradient record.
+Convolutions (`models.convolution`) may stand before the dense layers of a stack of one.
 """
 
 from __future__ import annotations
@@ -17,10 +18,12 @@ import numpy as np
 import tensorflow as tf
 
 from models import networks
+from models.convolution import Front
 from models.protocols import Shaping
 from models.shaping import clip_factors, noise
 
 EVALUATION_ROWS = 4096  # rows a product when accuracies are computed: bounds the memory
+CONVOLUTION_ROWS = 512  # likewise, where a row has feature maps
 
 
 @dataclass(frozen=True)
@@ -29,6 +32,8 @@ class Rows:
 
     x: float32 [rows, features]; y: int32 [rows]; is_poison: bool [rows];
     weight: float32 [rows, replica], how often a row counts for a replica: 1 or 0, or a number of copies; squared_norms: float32 [rows], |x|^2.
+    slots: int [rows]: rows of one slot take one place in the order of an epoch and so meet in one batch, such as the poisons that
+    each replica has in place of another's.
     """
 
     x: tf.Tensor
@@ -36,13 +41,34 @@ class Rows:
     is_poison: np.ndarray
     weight: tf.Tensor
     squared_norms: tf.Tensor
+    slots: np.ndarray
 
     @staticmethod
-    def of(x: np.ndarray, y: np.ndarray, is_poison: np.ndarray, replicas: int, weight: np.ndarray | None = None) -> Rows:
-        """Rows from arrays; x may have any shape behind its first axis. Without a weight every replica sees every row."""
+    def of(
+        x: np.ndarray,
+        y: np.ndarray,
+        is_poison: np.ndarray,
+        replicas: int,
+        weight: np.ndarray | None = None,
+        slots: np.ndarray | None = None,
+    ) -> Rows:
+        """Rows from arrays; x may have any shape behind its first axis. By default every replica sees every row, each in a slot of its own."""
         flat = tf.reshape(tf.constant(x), [len(x), -1])
         weight = tf.ones([len(x), replicas]) if weight is None else tf.constant(weight, tf.float32)
-        return Rows(flat, tf.constant(y, tf.int32), is_poison, weight, tf.reduce_sum(tf.square(flat), 1))
+        slots = np.arange(len(x)) if slots is None else slots
+        return Rows(flat, tf.constant(y, tf.int32), is_poison, weight, tf.reduce_sum(tf.square(flat), 1), slots)
+
+
+@dataclass(frozen=True)
+class Batches:
+    """A shuffled epoch. Batch b is order[starts[b] : starts[b + 1]], of which the first clean[b] rows are clean.
+
+    order: int32 [rows]; starts: int32 [batches + 1]; clean: int32 [batches].
+    """
+
+    order: np.ndarray
+    starts: np.ndarray
+    clean: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -53,14 +79,13 @@ class Record:
     the clean or the poison rows of a batch, each row's gradient clipped as its replica clips it, without noise.
     squared_norms: float32 [row, replica], |g_i|^2 of each row's kernel gradient before clipping.
     inner_products: float32 [poison row, replica], of g_i and the batch's clean_kernel sum.
-    order: int32 [row]: the order of training, in which all rows of a record are; starts: int [step], each batch's first row.
+    epoch: the batches, in whose order all rows of a record are.
 
     The methods do the rest of the arithmetic, a replica at a time, so that the training need not wait for it.
     """
 
     rows: Rows
-    order: np.ndarray
-    starts: np.ndarray
+    epoch: Batches
     sums: dict[str, np.ndarray]
     squared_norms: np.ndarray
     inner_products: np.ndarray
@@ -68,7 +93,7 @@ class Record:
     @property
     def is_poison(self) -> np.ndarray:
         """bool [row], in the order of training."""
-        return self.rows.is_poison[self.order]
+        return self.rows.is_poison[self.epoch.order]
 
     def batch_means(self, replica: int, part: str, parameter: str) -> tuple[np.ndarray, np.ndarray]:
         """The mean gradient of a part (clean, poison) in each batch that has such rows, for a parameter (kernel, bias).
@@ -76,7 +101,7 @@ class Record:
         Returns the batches' numbers from 0, int [batches], and the means, float32 [batches, fan_in, classes] or [batches, classes].
         """
         counted = self._weight(replica) * (self.is_poison == (part == "poison"))
-        counts = np.add.reduceat(counted, self.starts)
+        counts = np.add.reduceat(counted, self.epoch.starts[:-1])
         chosen = np.flatnonzero(counts)
         sums = self.sums[f"{part}_{parameter}"][chosen, replica]
         return chosen, (sums.T / counts[chosen]).T.swapaxes(1, -1)
@@ -89,44 +114,48 @@ class Record:
         """The cosine of each poison's kernel gradient to its batch's mean clean one, float32 [poison row]; NaN where one of them is zero."""
         clean = self.sums["clean_kernel"][:, replica]
         clean_norms = np.sqrt(np.einsum("sij,sij->s", clean, clean))  # of the sum: its direction is the mean's
-        batch = np.searchsorted(self.starts, np.flatnonzero(self.is_poison), "right") - 1
+        batch = np.searchsorted(self.epoch.starts, np.flatnonzero(self.is_poison), "right") - 1
         with np.errstate(divide="ignore", invalid="ignore"):
             return self.inner_products[:, replica] / (self.norms(replica)[self.is_poison] * clean_norms[batch])
 
     def _weight(self, replica: int) -> np.ndarray:
-        return self.rows.weight.numpy()[self.order, replica]
+        return self.rows.weight.numpy()[self.epoch.order, replica]
 
 
-def batches(is_poison: np.ndarray, batch_size: int, seed: int, epoch: int) -> tuple[np.ndarray, np.ndarray]:
-    """A shuffled epoch: the order of the rows, int32 [rows], and the number of clean rows in each batch, int32 [batches].
+def batches(rows: Rows, batch_size: int, seed: int, epoch: int) -> Batches:
+    """Shuffle the slots and cut them into batches of `batch_size`, of which the last may be smaller.
 
-    Batch b is order[b * batch_size : (b + 1) * batch_size], the last may be smaller. Which rows meet in a batch is random;
-    within it the clean ones come first, so that the sums over clean and over poison rows are sums over slices.
+    Which rows meet in a batch is random; within it the clean ones come first, so that the sums over clean and over poison rows
+    are sums over slices.
     """
-    order = np.random.default_rng([seed, epoch]).permutation(len(is_poison)).astype(np.int32)
-    batch = np.arange(len(order)) // batch_size
-    order = order[np.argsort(2 * batch + is_poison[order], kind="stable")]
-    clean = np.bincount(batch, weights=~is_poison[order]).astype(np.int32)
-    return order, clean
+    count = rows.slots.max() + 1
+    place = np.empty(count, np.int64)
+    place[np.random.default_rng([seed, epoch]).permutation(count)] = np.arange(count)
+    place = place[rows.slots]
+    batch = place // batch_size
+    order = np.lexsort((place, rows.is_poison, batch)).astype(np.int32)
+    starts = np.concatenate([[0], np.cumsum(np.bincount(batch))]).astype(np.int32)
+    return Batches(order, starts, np.bincount(batch, weights=~rows.is_poison).astype(np.int32))
 
 
 class Stack:
-    """Replicas of a Keras model of dense layers, one for each `Shaping`, all starting from the model's weights.
+    """Replicas of a Keras model, one for each `Shaping`, all starting from the model's weights.
 
-    A kernel is kept as [replica, fan_out, fan_in] and the activations as [replica, units, batch], so that z = W a reads as on
+    A dense kernel is kept as [replica, fan_out, fan_in] and the activations as [replica, units, batch], so that z = W a reads as on
     paper and the replicas of the first layer, whose input they share, lie side by side as one matrix [replica * fan_out, fan_in].
     """
 
     def __init__(self, model: tf.keras.Model, shapings: list[Shaping], optimizer: str, learning_rate: float, seed: int) -> None:
         self.shapings, self.seed = list(shapings), seed
-        layers = [layer for layer in model.layers if isinstance(layer, tf.keras.layers.Dense)]
-        if any(not isinstance(layer, (tf.keras.layers.Dense, tf.keras.layers.Flatten)) for layer in model.layers) or any(
-            layer.activation.__name__ != ("linear" if layer is layers[-1] else "relu") for layer in layers
-        ):
-            raise ValueError(f"{model.name}: a stack takes Flatten and Dense layers, relu between them and logits at the end")
+        front, dense = _layers(model)
+        if front and len(shapings) > 1:
+            raise ValueError(f"{model.name}: convolutions train in a stack of one, not of {len(shapings)}")
         self.initial = self._replicated(model)
         self.parameters = [tf.Variable(values) for values in self.initial]
-        self.kernels, self.biases = self.parameters[: len(layers)], self.parameters[len(layers) :]
+        self.kernels, self.biases = self.parameters[: len(dense)], self.parameters[len(dense) : 2 * len(dense)]
+        convolutions = self.parameters[2 * len(dense) :]
+        half = len(convolutions) // 2
+        self.front = Front(model.input_shape[1:], front, convolutions[:half], convolutions[half:]) if front else None
         self.optimizer = networks.optimizer(optimizer, learning_rate)
         self.optimizer._create_all_weights(self.parameters)  # they must exist before the epoch is traced
         self.clip_norms = tf.constant([shaping.clip_norm for shaping in shapings], tf.float32)
@@ -143,47 +172,59 @@ class Stack:
         for state in self.optimizer.variables():
             state.assign(tf.zeros_like(state))
 
-    def train_epoch(self, rows: Rows, order: np.ndarray, clean: np.ndarray, batch_size: int, record: bool = False) -> Record | None:
+    def train_epoch(self, rows: Rows, epoch: Batches, record: bool = False) -> Record | None:
         """Train every replica for one epoch over the batches that `batches` made; with `record`, return what the gradients were."""
-        recorded = self._epoch(
-            rows.x, rows.y, rows.weight, rows.squared_norms, tf.constant(order), tf.constant(clean), tf.constant(batch_size), record
-        )
+        arrays = (tf.constant(values) for values in (epoch.order, epoch.starts, epoch.clean))
+        recorded = self._epoch(rows.x, rows.y, rows.weight, rows.squared_norms, *arrays, record)
         if not record:
             return None
         *sums, squared_norms, inner_products = (values.numpy() for values in recorded)
         names = ("clean_kernel", "poison_kernel", "clean_bias", "poison_bias")
-        return Record(rows, order, np.arange(len(clean)) * batch_size, dict(zip(names, sums)), squared_norms, inner_products)
+        return Record(rows, epoch, dict(zip(names, sums)), squared_norms, inner_products)
 
-    def hits(self, x: tf.Tensor, y: tf.Tensor) -> np.ndarray:
-        """Which rows each replica classifies correctly: bool [replica, rows]. x: float32 [rows, features]; y: int32 [rows]."""
-        return self._hits(x, y).numpy()
+    def hits(self, x: tf.Tensor, y: tf.Tensor, replica: int | None = None) -> np.ndarray:
+        """Which rows each replica classifies correctly: bool [replica, rows], of one replica [1, rows].
+
+        x: float32 [rows, features]; y: int32 [rows].
+        """
+        return self._hits(x, y, None if replica is None else tf.constant(replica)).numpy()
 
     def weights(self, replica: int) -> list[np.ndarray]:
         """The weights of one replica, as a Keras model of the network takes them."""
-        pairs = zip(self.kernels, self.biases)
-        return [values for kernel, bias in pairs for values in (kernel[replica].numpy().T, bias[replica].numpy())]
+        convolutions = zip(self.front.kernels, self.front.biases) if self.front else ()
+        weights = [values[replica].numpy() for pair in convolutions for values in pair]
+        for kernel, bias in zip(self.kernels, self.biases):
+            weights += [kernel[replica].numpy().T, bias[replica].numpy()]
+        return weights
 
     def _replicated(self, model: tf.keras.Model) -> list[np.ndarray]:
-        """A model's kernels, then its biases, as this stack keeps them: every replica's the same."""
-        layers = [layer for layer in model.layers if isinstance(layer, tf.keras.layers.Dense)]
-        values = [layer.kernel.numpy().T for layer in layers] + [layer.bias.numpy() for layer in layers]
+        """A model's kernels and biases as this stack keeps them, every replica's the same: those of the dense layers, then of the convolutions."""
+        front, dense = _layers(model)
+        convolutions = [layer for layer in front if isinstance(layer, tf.keras.layers.Conv2D)]
+        values = [layer.kernel.numpy().T for layer in dense] + [layer.bias.numpy() for layer in dense]
+        values += [layer.kernel.numpy() for layer in convolutions] + [layer.bias.numpy() for layer in convolutions]
         return [np.stack([value] * len(self.shapings)) for value in values]
 
     @tf.function(reduce_retracing=True)
-    def _hits(self, x, y):
-        pieces = (tf.size(y) + EVALUATION_ROWS - 1) // EVALUATION_ROWS
+    def _hits(self, x, y, replica):
+        rows = CONVOLUTION_ROWS if self.front else EVALUATION_ROWS
+        kernels, biases = self.kernels, self.biases
+        if replica is not None:
+            kernels, biases = ([values[replica][tf.newaxis] for values in parameters] for parameters in (kernels, biases))
+        pieces = (tf.size(y) + rows - 1) // rows
         hits = tf.TensorArray(tf.bool, pieces, infer_shape=False)
         for piece in tf.range(pieces):
-            part = slice(piece * EVALUATION_ROWS, (piece + 1) * EVALUATION_ROWS)
-            hits = hits.write(piece, tf.transpose(tf.argmax(self._forward(x[part])[-1], 1, tf.int32) == y[part]))
+            part = slice(piece * rows, (piece + 1) * rows)
+            features = self.front.forward(x[part])[0] if self.front else x[part]
+            hits = hits.write(piece, tf.transpose(tf.argmax(_forward(features, kernels, biases)[-1], 1, tf.int32) == y[part]))
         return tf.transpose(hits.concat())
 
     @tf.function(reduce_retracing=True)
-    def _epoch(self, x, y, weight, squared_norms, order, clean, batch_size, record):
+    def _epoch(self, x, y, weight, squared_norms, order, starts, clean, record):
         steps = tf.size(clean)
         arrays = [tf.TensorArray(tf.float32, steps, infer_shape=False) for _ in range(6 if record else 0)]
         for step in tf.range(steps):
-            chosen = order[step * batch_size : (step + 1) * batch_size]
+            chosen = order[starts[step] : starts[step + 1]]
             recorded = self._step(
                 tf.gather(x, chosen),
                 tf.gather(y, chosen),
@@ -200,14 +241,26 @@ class Stack:
 
         x: [batch, features]; y: [batch]; weight: [replica, batch]; squared_norms: [batch], |x|^2.
         """
-        inputs = self._forward(x)
+        features = x
+        if self.front:
+            with tf.GradientTape(watch_accessed_variables=False) as tape:
+                tape.watch(x)
+                features, *maps = self.front.forward(x)
+            squared_norms = tf.reduce_sum(tf.square(features), 1)
+        inputs = _forward(features, self.kernels, self.biases)
         deltas = self._backward(inputs, y)
+        if self.front:
+            pre_activations = maps.pop()
+            maps.append(tape.gradient(features, pre_activations, tf.matmul(deltas[0][0], self.kernels[0][0], transpose_a=True)))
         squared_inputs = [squared_norms] + [tf.reduce_sum(tf.square(layer), 1) for layer in inputs[1:-1]]
         squared_deltas = [tf.reduce_sum(tf.square(delta), 1) for delta in deltas]
-        factors = weight
+        factors, examples = weight, None
         if self.clips:
-            squared = tf.add_n([(inside + 1.0) * outside for inside, outside in zip(squared_inputs, squared_deltas)])
-            factors = weight * clip_factors(squared, self.clip_norms)
+            squared = [(inside + 1.0) * outside for inside, outside in zip(squared_inputs, squared_deltas)]
+            if self.front:
+                examples = self.front.example_gradients(*maps)
+                squared.append(self.front.squared_norms(*maps, examples)[tf.newaxis])
+            factors = weight * clip_factors(tf.add_n(squared), self.clip_norms)
         shaped = [delta * factors[:, tf.newaxis] for delta in deltas]
 
         # The last layer's sum is made of its clean and its poison part, recorded or not, so recording changes no bit of a training.
@@ -216,6 +269,8 @@ class Stack:
         clean_bias, poison_bias = (tf.reduce_sum(delta, -1) for _, delta in last)
         sums = [_kernel_sum(layer, delta) for layer, delta in zip(inputs[:-2], shaped[:-1])] + [clean_kernel + poison_kernel]
         sums += [tf.reduce_sum(delta, -1) for delta in shaped[:-1]] + [clean_bias + poison_bias]
+        if self.front:
+            sums += self.front.sums(*maps, factors, examples)
         if self.adds_noise:
             sums = [
                 total + _along(self.noise_stds, total) * noise(total.shape[1:], self.seed, index, self.optimizer.iterations)
@@ -230,14 +285,6 @@ class Stack:
         self.optimizer.apply_gradients([(total / _along(seen, total), parameter) for total, parameter in zip(sums, self.parameters)])
         return recorded
 
-    def _forward(self, x):
-        """The input of every layer, and the logits: x as it is, [batch, features], then [replica, units, batch] each."""
-        inputs = [x]
-        for kernel, bias in zip(self.kernels, self.biases):
-            values = _product(kernel, inputs[-1]) + bias[..., tf.newaxis]
-            inputs.append(tf.nn.relu(values) if kernel is not self.kernels[-1] else values)
-        return inputs
-
     def _backward(self, inputs, y):
         """The delta of every layer, [replica, fan_out, batch]: the gradient of each example's cross-entropy at its pre-activation."""
         logits = inputs[-1]
@@ -248,6 +295,38 @@ class Stack:
             delta = tf.matmul(kernel, delta, transpose_a=True) * tf.cast(layer > 0, tf.float32)
             deltas.insert(0, delta)
         return deltas
+
+
+def _layers(model: tf.keras.Model) -> tuple[list, list]:
+    """The Keras layers before the first dense one (none, or convolutions and pools), and the dense layers; ValueError for others."""
+    keras = tf.keras.layers
+    layers = [layer for layer in model.layers if not isinstance(layer, keras.Flatten)]
+    dense = [layer for layer in layers if isinstance(layer, keras.Dense)]
+    front = layers[: len(layers) - len(dense)]
+
+    def activated(layer, activation: str) -> bool:
+        return layer.activation.__name__ == activation
+
+    known = layers[len(front) :] == dense and all(activated(layer, "linear" if layer is dense[-1] else "relu") for layer in dense)
+    for layer in front:
+        if isinstance(layer, keras.Conv2D):
+            known = known and activated(layer, "relu") and layer.strides == layer.dilation_rate == (1, 1) and layer.groups == 1
+        else:
+            known = known and isinstance(layer, keras.MaxPool2D)
+    if not known:
+        raise ValueError(
+            f"{model.name}: a stack takes Conv2D (stride 1) and MaxPool2D, then Dense layers, relu between them and logits at the end"
+        )
+    return front, dense
+
+
+def _forward(features, kernels, biases):
+    """The input of every dense layer, and the logits: the features as they are, [batch, fan_in], then [replica, units, batch] each."""
+    inputs = [features]
+    for kernel, bias in zip(kernels, biases):
+        values = _product(kernel, inputs[-1]) + bias[..., tf.newaxis]
+        inputs.append(tf.nn.relu(values) if kernel is not kernels[-1] else values)
+    return inputs
 
 
 def _product(kernel, layer):

@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from models import networks
 from models.protocols import Shaping
-from models.stack import EVALUATION_ROWS, Rows
+from models.stack import EVALUATION_ROWS, Batches, Rows
 
 
 class TensorFlowPrivacy:
@@ -34,22 +34,25 @@ class TensorFlowPrivacy:
             for state in optimizer.variables():
                 state.assign(tf.zeros_like(state))
 
-    def train_epoch(self, rows: Rows, order: np.ndarray, clean: np.ndarray, batch_size: int, record: bool = False) -> None:
+    def train_epoch(self, rows: Rows, epoch: Batches, record: bool = False) -> None:
         """Train every replica for one epoch over the batches that `models.stack.batches` made."""
         if record:
             raise ValueError("only the stack records gradients")
         x, weight = tf.reshape(rows.x, [-1, *self.shape]), rows.weight.numpy()
         for replica, step in enumerate(self.steps):
-            for first in range(0, len(order), batch_size):
-                chosen = order[first : first + batch_size]
-                chosen = chosen[weight[chosen, replica] > 0]
+            for batch in np.split(epoch.order, epoch.starts[1:-1]):
+                chosen = batch[weight[batch, replica] > 0]
                 if len(chosen):
                     step(tf.gather(x, chosen), tf.gather(rows.y, chosen))
 
-    def hits(self, x: tf.Tensor, y: tf.Tensor) -> np.ndarray:
-        """Which rows each replica classifies correctly: bool [replica, rows]. x: float32 [rows, features]; y: int32 [rows]."""
+    def hits(self, x: tf.Tensor, y: tf.Tensor, replica: int | None = None) -> np.ndarray:
+        """Which rows each replica classifies correctly: bool [replica, rows], of one replica [1, rows].
+
+        x: float32 [rows, features]; y: int32 [rows].
+        """
         images = tf.reshape(x, [-1, *self.shape])
-        return np.stack([model.predict(images, EVALUATION_ROWS, verbose=0).argmax(1) == y.numpy() for model in self.models])
+        models = self.models if replica is None else [self.models[replica]]
+        return np.stack([model.predict(images, EVALUATION_ROWS, verbose=0).argmax(1) == np.asarray(y) for model in models])
 
     def weights(self, replica: int) -> list[np.ndarray]:
         """The weights of one replica."""

@@ -1,7 +1,8 @@
 """A set of poisons, and the file that keeps it.
 
 A poison file is an npz (read with allow_pickle=False) of
-    rows      int64 [poisons], which training rows the poisons copy      (for poisons that are training rows under other labels)
+    rows      int64 [poisons], which training rows the poisons are made of (by the settings: copies, watermarked or stamped ones)
+    target_rows int64 [poisons], the training rows that are blended into them (for watermarks)
     instances float32 [poisons, *shape] in [0, 1]                         (for all others)
     counts    int64 [poisons], how often each stands in the training set   (optional: for sets of a few distinct vectors)
     labels    int64 [poisons]
@@ -28,7 +29,8 @@ class PoisonSet:
     """Poisons to be added to a training set.
 
     attack: the folder name of its results, e.g. label-flips; name: the set's, e.g. fashion_mnist_3_4.1.0_random_0.4;
-    x: float32 [poisons, *shape] in [0, 1]; y: int32 [poisons], the labels the victim sees; file_sha256: of the file it came from.
+    x: float32 [poisons, *shape] in [0, 1]; y: int32 [poisons], the labels the victim sees; file_sha256: of the file it came from;
+    settings: what the attack was set to, empty where the file does not say.
     """
 
     attack: str
@@ -36,19 +38,21 @@ class PoisonSet:
     x: np.ndarray
     y: np.ndarray
     file_sha256: str
+    settings: dict
 
 
 def save(
     path: Path, settings: dict, labels: np.ndarray, rows: np.ndarray | None = None, instances: np.ndarray | None = None,
-    counts: np.ndarray | None = None,
+    counts: np.ndarray | None = None, target_rows: np.ndarray | None = None,
 ) -> bool:  # fmt: skip
     """Write a poison file; leaves one that already holds just this alone, and returns whether it wrote."""
     if (rows is None) == (instances is None):
         raise ValueError("a poison file holds either the rows or the instances")
     poisons = {"rows": np.asarray(rows, np.int64)} if instances is None else {"instances": np.asarray(instances, np.float32)}
     arrays = {**poisons, "labels": np.asarray(labels, np.int64), "settings": np.array(json.dumps(settings, sort_keys=True))}
-    if counts is not None:
-        arrays["counts"] = np.asarray(counts, np.int64)
+    for name, values in (("counts", counts), ("target_rows", target_rows)):
+        if values is not None:
+            arrays[name] = np.asarray(values, np.int64)
     arrays["checksum"] = np.array(_checksum(arrays))
     try:
         stored = read_npz(path)
@@ -87,7 +91,8 @@ def load(path: Path, dataset: Dataset) -> PoisonSet:
         refuse(f"{path}: not a poison file; it must end in one of {', '.join(readers)}")
     attack, x, y = readers[path.suffix](path, dataset)
     x, y = check(path, x, y, dataset)
-    return PoisonSet(attack, path.stem, x, y, file_sha256(path))
+    settings = settings_of(path) if path.suffix == ".npz" else {}
+    return PoisonSet(attack, path.stem, x, y, file_sha256(path), settings)
 
 
 def check(source: Path | str, x: np.ndarray, y: np.ndarray, dataset: Dataset) -> tuple[np.ndarray, np.ndarray]:
@@ -124,13 +129,7 @@ def _read(path: Path, dataset: Dataset) -> tuple[str, np.ndarray, np.ndarray]:
     settings = json.loads(str(arrays["settings"]))
     if settings.get("dataset") != dataset.name:
         refuse(f"{path}: made for {settings.get('dataset')}, not {dataset.name}; choose its data set with --dataset, or {mend}")
-    if "instances" in arrays:
-        x = arrays["instances"]
-    else:
-        rows = arrays["rows"]
-        if rows.dtype.kind not in "iu" or rows.ndim != 1 or len(rows) == 0 or rows.min() < 0 or rows.max() >= len(dataset.x_train):
-            refuse(f"{path}: row numbers outside 0 to {len(dataset.x_train) - 1}; {mend}")
-        x = dataset.x_train[rows]
+    x = arrays["instances"] if "instances" in arrays else _made_of_rows(path, arrays, settings, dataset)
     counts = arrays.get("counts", np.ones(len(x), np.int64))
     if (
         counts.dtype.kind not in "iu"
@@ -141,6 +140,30 @@ def _read(path: Path, dataset: Dataset) -> tuple[str, np.ndarray, np.ndarray]:
     ):
         refuse(f"{path}: counts must be whole numbers of 0 or more, one for each poison, a million in all at most; {mend}")
     return settings["attack"], np.repeat(x, counts, 0), np.repeat(arrays["labels"], counts)
+
+
+def _made_of_rows(path: Path, arrays: dict[str, np.ndarray], settings: dict, dataset: Dataset) -> np.ndarray:
+    """The poisons that a file describes by the training rows they are made of, float32 [poisons, *shape]."""
+    from poisons import backdoor, watermark
+
+    rows = {name: arrays[name] for name in ("rows", "target_rows") if name in arrays}
+    for values in rows.values():
+        if values.dtype.kind not in "iu" or values.shape != arrays["labels"].shape or len(values) == 0:
+            refuse(f"{path}: not a row number for each label; craft it again")
+        if values.min() < 0 or values.max() >= len(dataset.x_train):
+            refuse(f"{path}: row numbers outside 0 to {len(dataset.x_train) - 1}; craft it again")
+    x = dataset.x_train[rows["rows"]]
+    if settings["attack"] == watermark.ATTACK:
+        alpha = settings.get("alpha")
+        if "target_rows" not in rows or not isinstance(alpha, (int, float)) or not 0 <= alpha <= 1:
+            refuse(f"{path}: no watermarks without target_rows and an alpha from 0 to 1; craft it again")
+        return watermark.blend(x, dataset.x_train[rows["target_rows"]], alpha)
+    if settings["attack"] == backdoor.ATTACK:
+        patch = settings.get("patch")
+        if not isinstance(patch, int) or not 1 <= patch <= min(dataset.shape[:2]):
+            refuse(f"{path}: patch is {patch!r}, not a number of pixels from 1 to {min(dataset.shape[:2])}; craft it again")
+        return backdoor.stamp(x, patch)
+    return x
 
 
 def _checksum(arrays: dict[str, np.ndarray]) -> str:

@@ -7,12 +7,15 @@ repository, so that a script means the same folder from wherever it is called).
 from __future__ import annotations
 
 import os
+import re
 from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 RESULTS = REPOSITORY / (os.environ.get("RESULTS") or "results")
 MODELS = REPOSITORY / (os.environ.get("MODELS") or "models")
 POISONS = REPOSITORY / "datasets" / "poisons"
+WATERMARKS, BACKDOORS = (REPOSITORY / "datasets" / name for name in ("watermarks", "backdoors"))
+ANALYSIS = RESULTS / "analysis"
 PUBLISHED = REPOSITORY / "results" / "published"
 
 SEED = 215  # the paper's; other seeds are named in the folder, so that they never overwrite these
@@ -68,6 +71,16 @@ def steinhardt_file(attack: str, epsilon: float, quantile: float, seed: int) -> 
     return POISONS / "indiscriminate" / attack / (seeded(name, seed) + ".npz")
 
 
+def watermark_file(dataset_name: str, task: str, alpha: float) -> Path:
+    """The poison file of watermarked pairs, e.g. watermarks/fashion_mnist_3_4.1.0/pairs_of_100_alpha_0.4.npz."""
+    return WATERMARKS / dataset_name / f"{task}_alpha_{alpha}.npz"
+
+
+def backdoor_file(dataset_name: str, label: int, ratio: float, patch: int, seed: int) -> Path:
+    """The poison file of stamped rows, e.g. backdoors/fashion_mnist/4_0.01_14.npz."""
+    return BACKDOORS / dataset_name / (seeded(f"{label}_{ratio}_{patch}", seed) + ".npz")
+
+
 def _hundredths(share: float) -> str:
     """0.01 as 01, 0.4 as 40, 0.125 as 12.5."""
     whole, _, rest = f"{100 * share:.10g}".partition(".")
@@ -79,14 +92,45 @@ def crafting_file(attack: str, poison_set: str) -> Path:
     return RESULTS / "ipoisoning" / attack / poison_set / "crafting.json"
 
 
-def indiscriminate_cell(attack: str, poison_set: str, model: str) -> Path:
+def indiscriminate_cell(attack: str, poison_set: str, model: str, retrain: bool = False) -> Path:
     """One cell of the indiscriminate sweep: attack_results.csv, run.json."""
-    return RESULTS / "ipoisoning" / attack / poison_set / model
+    return RESULTS / "ipoisoning" / attack / (poison_set + "_retrain" * retrain) / model
 
 
-def indiscriminate_analysis_cell(attack: str, poison_set: str, model: str) -> Path:
-    """One gradient analysis of an indiscriminate attack: param_updates/, analysis_results.csv, the extracts, run.json."""
-    return RESULTS / "analysis" / "ipoisoning" / attack / poison_set / model
+def analysis_cell(attack: str, settings: dict, dataset_name: str, poison_set: str, model: str, retrain: bool) -> Path:
+    """One gradient analysis: param_updates/, analysis_results.csv, the extracts, run.json.
+
+    settings: the poison file's. A collision or an indiscriminate attack is trained from scratch unless its folder says _retrain;
+    an insertion re-trains unless its folder says _scratch.
+    """
+    again = "_retrain" if retrain else ""
+    if attack == "collision":
+        return ANALYSIS / attack / f"{settings['task']}{again}" / dataset_name / f"alpha_{settings['alpha']}" / model
+    if attack == "insertion":
+        return ANALYSIS / attack / dataset_name / (poison_set if retrain else f"{poison_set}_scratch") / model
+    return ANALYSIS / "ipoisoning" / attack / f"{poison_set}{again}" / model
+
+
+def gradients_figure(cell: Path) -> tuple[Path, str]:
+    """The figure that an analysed folder is a line of, and its name there: with all alphas, patches or models of its set, or by itself."""
+    cell, analysis = cell.resolve(), ANALYSIS.resolve()
+    model = cell.name
+    if analysis not in cell.parents:
+        return cell / "gradients.png", model
+    attack = cell.relative_to(analysis).parts[0]
+    if attack in ("collision", "insertion"):
+        return cell.parent.parent / f"gradients_{model}.png", cell.parent.name
+    return cell.parent / "gradients.png", model
+
+
+def natural_order(name: str) -> list:
+    """A key that sorts names by the numbers in them: patch 4 before patch 14."""
+    return [float(part) if index % 2 else part for index, part in enumerate(re.split(r"(\d+(?:\.\d+)?)", name))]
+
+
+def examples_picture(attack: str, name: str) -> Path:
+    """What the poisons of a gradient analysis look like."""
+    return ANALYSIS / attack / f"{name}.png"
 
 
 def tables() -> Path:

@@ -2,7 +2,8 @@
 
     clean_kernel, poison_kernel          float32 [fan_in, classes], the mean over the epoch's batches of each batch's mean gradient
     clean_bias, poison_bias              float32 [classes], likewise; batches without poison do not count in the poison's mean
-    clean_norms, poison_norms            float32 [rows], norm of each row's kernel gradient before clipping, in the order of training
+    clean_norms, poison_norms            float32 [rows], norm of each row's kernel gradient before clipping, in the order of training,
+                                         of the rows that the replica sees
     poison_cosines                       float32 [poisons], cosine of each poison's kernel gradient to its batch's mean clean gradient
 
 All are of the last layer, at the parameters before each update, as in section 3 of the paper. With `--dump csv` the layout is the
@@ -30,7 +31,10 @@ def write_epoch(folder: Path, epoch: int, record, replica: int, dump: str = "npz
         return
     arrays = {f"{part}_{parameter}": record.batch_means(replica, part, parameter)[1].mean(0) for part in PARTS for parameter in PARAMETERS}
     norms, is_poison = record.norms(replica), record.is_poison
-    arrays.update(clean_norms=norms[~is_poison], poison_norms=norms[is_poison], poison_cosines=record.cosines(replica))
+    seen = ~np.isnan(norms)
+    arrays.update(
+        clean_norms=norms[~is_poison & seen], poison_norms=norms[is_poison & seen], poison_cosines=record.cosines(replica)[seen[is_poison]]
+    )
     with writing(folder / f"{epoch}.npz", "wb") as stream:
         np.savez(stream, **arrays)
 

@@ -57,6 +57,17 @@ def subtask():
     return datasets.load("subtask")
 
 
+@pytest.fixture(scope="session")
+def full():
+    """All of FashionMNIST, where it is."""
+    import datasets
+    from datasets import fashion_mnist
+
+    if fashion_mnist.archives() is None:
+        pytest.skip("FashionMNIST is not on this machine (Debian: dataset-fashion-mnist)")
+    return datasets.load("fashion_mnist")
+
+
 def refused(done: subprocess.CompletedProcess) -> str:
     """The one line with which a command refused bad input; fails unless it did so properly."""
     assert done.returncode == 2, (done.returncode, done.stderr)

@@ -52,7 +52,8 @@ def test_one_step_is_the_mean_of_clipped_per_example_gradients(network):
     weight[:, :3] = 1
     model = networks.build(network, SHAPE, 3, 7)
     replicas = stack.Stack(model, [Shaping(clip_norm) for clip_norm in clip_norms], "sgd", 1.0, 7)
-    replicas.train_epoch(stack.Rows.of(x, y, is_poison, 6, weight), *stack.batches(is_poison, 70, 7, 1), 70)
+    rows = stack.Rows.of(x, y, is_poison, 6, weight)
+    replicas.train_epoch(rows, stack.batches(rows, 70, 7, 1))
     gradients = per_example_gradients(model, x, y)
     for replica, clip_norm in enumerate(clip_norms):
         seen = weight[:, replica] > 0
@@ -60,6 +61,46 @@ def test_one_step_is_the_mean_of_clipped_per_example_gradients(network):
             expected = values[seen].sum(0) / seen.sum()
             assert np.abs((start - after) - expected).max() < 1e-6
             assert np.abs((start - after) * seen.sum() - values[seen].sum(0)).max() < 1e-5 * max(1, np.abs(values[seen].sum(0)).max())
+
+
+def convolutional(name):
+    """Networks with convolutions, on images of 10 x 9: the paper's; and others, in whose second convolution the Gram matrices are cheaper."""
+    keras = tf.keras.layers
+    if name == "badnet":
+        return networks.build("badnet", (10, 9, 1), 3, 7)
+    padding = name
+    layers = [
+        keras.Conv2D(8, (3, 4), padding=padding, activation="relu"),
+        keras.MaxPool2D(3, 2),
+        keras.Conv2D(40, (2, 2), padding=padding, activation="relu"),
+    ]
+    tf.random.set_seed(5)
+    return tf.keras.Sequential(
+        [keras.InputLayer((10, 9, 2)), *layers, keras.Flatten(), keras.Dense(6, "relu"), keras.Dense(3)], name=padding
+    )
+
+
+@pytest.mark.parametrize("clip_norm", [math.inf, 0.05, 0.5, 100.0])
+@pytest.mark.parametrize("name", ["badnet", "same", "valid"])
+def test_a_convolutional_step_is_the_mean_of_clipped_per_example_gradients(name, clip_norm):
+    model = convolutional(name)
+    random = np.random.default_rng(3)
+    x, y = random.random((40, *model.input_shape[1:]), np.float32), random.integers(0, 3, 40).astype(np.int32)
+    weight = np.ones((40, 1), np.float32)
+    weight[5] = 0
+    rows = stack.Rows.of(x, y, np.arange(40) >= 30, 1, weight)
+    replica = stack.Stack(model, [Shaping(clip_norm)], "sgd", 1.0, 7)
+    replica.train_epoch(rows, stack.batches(rows, 40, 7, 1))
+    gradients = per_example_gradients(model, x, y)
+    seen = weight[:, 0] > 0
+    assert name == "badnet" or any(
+        2 * layer.output_shape[1] ** 2 * layer.output_shape[2] ** 2 <= layer.kernel.shape.num_elements() for layer in model.layers[:3:2]
+    )
+    for start, after, values in zip(model.get_weights(), replica.weights(0), clipped(gradients, clip_norm)):
+        assert np.abs((start - after) * seen.sum() - values[seen].sum(0)).max() < 1e-5 * max(1, np.abs(values[seen].sum(0)).max())
+    hits = replica.hits(rows.x, rows.y)
+    model.set_weights(replica.weights(0))
+    assert np.array_equal(hits[0], model.predict(x, verbose=0).argmax(1) == y)
 
 
 @pytest.mark.parametrize(
@@ -72,10 +113,10 @@ def test_an_epoch_agrees_with_tensorflow_privacy(network, optimizer, rate, subta
     weight[::3, 2] = 0
     shapings = [UNDEFENDED, Shaping(0.5), Shaping(4.0)]
     model = networks.build(network, subtask.shape, 2, 215)
-    rows, epoch = stack.Rows.of(x, y, is_poison, 3, weight), stack.batches(is_poison, 300, 215, 1)
+    rows = stack.Rows.of(x, y, is_poison, 3, weight)
     ours, theirs = (engine(model, shapings, optimizer, rate, 215) for engine in (stack.Stack, tfprivacy.TensorFlowPrivacy))
     for engine in (ours, theirs):
-        engine.train_epoch(rows, *epoch, 300)
+        engine.train_epoch(rows, stack.batches(rows, 300, 215, 1))
     for replica in range(3):
         for mine, reference in zip(ours.weights(replica), theirs.weights(replica)):
             assert np.abs(mine - reference).max() < 1e-4
@@ -86,10 +127,10 @@ def test_an_epoch_agrees_with_tensorflow_privacy(network, optimizer, rate, subta
 def test_full_epoch_of_the_papers_training_agrees_with_tensorflow_privacy(subtask):
     is_poison = np.zeros(10800, bool)
     model = networks.build("lr", subtask.shape, 2, 215)
-    rows, epoch = stack.Rows.of(subtask.x_train, subtask.y_train, is_poison, 1), stack.batches(is_poison, 300, 215, 1)
+    rows = stack.Rows.of(subtask.x_train, subtask.y_train, is_poison, 1)
     engines = [engine(model, [Shaping(1.0)], "adam", 0.01, 215) for engine in (stack.Stack, tfprivacy.TensorFlowPrivacy)]
     for engine in engines:
-        engine.train_epoch(rows, *epoch, 300)
+        engine.train_epoch(rows, stack.batches(rows, 300, 215, 1))
     for mine, reference in zip(*(engine.weights(0) for engine in engines)):
         assert np.abs(mine - reference).max() < 1e-4
 
@@ -130,7 +171,7 @@ def test_each_replica_adds_its_own_amount_of_noise():
     changes = []
     for epoch in (1, 2):
         before = [replicas.weights(replica) for replica in range(3)]
-        replicas.train_epoch(rows, *stack.batches(is_poison, 70, 7, epoch), 70)
+        replicas.train_epoch(rows, stack.batches(rows, 70, 7, epoch))
         changes.append([[(a - b) * 70 for a, b in zip(before[replica], replicas.weights(replica))] for replica in range(3)])
     for step in changes:
         for values in step[0]:
@@ -148,14 +189,45 @@ def test_each_replica_adds_its_own_amount_of_noise():
 
 def test_batches_hold_every_row_once_clean_rows_first():
     is_poison = np.random.default_rng(0).random(1010) < 0.3
-    order, clean = stack.batches(is_poison, 100, 215, 3)
-    assert sorted(order.tolist()) == list(range(1010)) and len(clean) == 11 and clean.sum() == (~is_poison).sum()
-    for batch, count in enumerate(clean):
-        rows = is_poison[order[100 * batch : 100 * batch + 100]]
-        assert not rows[:count].any() and rows[count:].all()
-    assert not np.array_equal(order, stack.batches(is_poison, 100, 215, 4)[0])
-    assert not np.array_equal(order, stack.batches(is_poison, 100, 216, 3)[0])
-    assert np.array_equal(order, stack.batches(is_poison, 100, 215, 3)[0])
+    rows = stack.Rows.of(np.zeros((1010, 1), np.float32), np.zeros(1010), is_poison, 1)
+    epoch = stack.batches(rows, 100, 215, 3)
+    assert sorted(epoch.order.tolist()) == list(range(1010)) and len(epoch.clean) == 11 and epoch.clean.sum() == (~is_poison).sum()
+    assert epoch.starts.tolist() == [*range(0, 1001, 100), 1010]
+    for start, count in zip(epoch.starts, epoch.clean):
+        chosen = is_poison[epoch.order[start : start + 100]]
+        assert not chosen[:count].any() and chosen[count:].all()
+    assert not np.array_equal(epoch.order, stack.batches(rows, 100, 215, 4).order)
+    assert not np.array_equal(epoch.order, stack.batches(rows, 100, 216, 3).order)
+    assert np.array_equal(epoch.order, stack.batches(rows, 100, 215, 3).order)
+
+
+def test_replicas_with_poisons_of_their_own_see_the_batches_that_each_would_see_alone():
+    """Two replicas, each with its own 30 poisons in the slots behind 100 clean rows: the same training as one after the other."""
+    x, y, _ = toy(160, 60)
+    own = [np.r_[:100, 100:130], np.r_[:100, 130:160]]
+    model = networks.build("shallow-mlp", SHAPE, 3, 7)
+
+    def train(x, y, is_poison, weight, slots):
+        replicas = stack.Stack(model, [UNDEFENDED] * weight.shape[1], "sgd", 0.1, 7)
+        rows = stack.Rows.of(x, y, is_poison, weight.shape[1], weight, slots)
+        epoch = stack.batches(rows, 40, 7, 1)
+        return replicas, replicas.train_epoch(rows, epoch, record=True), epoch
+
+    weight = np.ones((160, 2), np.float32)
+    weight[130:, 0] = weight[100:130, 1] = 0
+    together, record, epoch = train(x, y, np.arange(160) >= 100, weight, np.r_[:130, 100:130])
+    assert len(epoch.order) == 160 and len(epoch.clean) == 4
+    for replica, rows in enumerate(own):
+        alone, expected, its_epoch = train(x[rows], y[rows], np.arange(130) >= 100, np.ones((130, 1), np.float32), np.arange(130))
+        assert epoch.clean.tolist() == its_epoch.clean.tolist()
+        seen = np.isin(epoch.order, rows)
+        assert np.array_equal(epoch.order[seen], rows[its_epoch.order])
+        for mine, reference in zip(together.weights(replica), alone.weights(0)):
+            assert np.abs(mine - reference).max() < 1e-6
+        assert np.allclose(record.norms(replica)[seen], expected.norms(0), rtol=1e-4) and np.isnan(record.norms(replica)[~seen]).all()
+        for part in ("clean", "poison"):
+            for mine, reference in zip(record.batch_means(replica, part, "kernel"), expected.batch_means(0, part, "kernel")):
+                assert np.allclose(mine, reference, atol=1e-6)
 
 
 @pytest.mark.parametrize("network", ["lr", "shallow-mlp"])
@@ -164,13 +236,14 @@ def test_record_is_what_per_example_gradients_say(network):
     clip_norms = [math.inf, 0.5]
     model = networks.build(network, SHAPE, 3, 7)
     replicas = stack.Stack(model, [Shaping(clip_norm) for clip_norm in clip_norms], "sgd", 0.0001, 7)
-    order, clean = stack.batches(is_poison, 40, 7, 1)
     weight = np.ones((70, 2), np.float32)
     weight[3, 1] = weight[69, 1] = 0
-    record = replicas.train_epoch(stack.Rows.of(x, y, is_poison, 2, weight), order, clean, 40, record=True)
+    rows = stack.Rows.of(x, y, is_poison, 2, weight)
+    epoch = stack.batches(rows, 40, 7, 1)
+    record = replicas.train_epoch(rows, epoch, record=True)
     gradients = per_example_gradients(model, x, y)  # the first batch is at these parameters
     kernel = gradients[-2].reshape(70, -1)
-    first = order[:40]
+    first = epoch.order[:40]
     for replica, clip_norm in enumerate(clip_norms):
         seen = weight[first, replica] > 0
         shaped = clipped(gradients, clip_norm)
@@ -191,9 +264,10 @@ def test_record_is_what_per_example_gradients_say(network):
 def test_batches_without_poison_do_not_count_in_its_mean():
     x, y, is_poison = toy(poisons=1)
     replicas = stack.Stack(networks.build("lr", SHAPE, 3, 7), [UNDEFENDED], "sgd", 0.1, 7)
-    order, clean = stack.batches(is_poison, 10, 7, 1)
-    record = replicas.train_epoch(stack.Rows.of(x, y, is_poison, 1), order, clean, 10, record=True)
-    assert record.batch_means(0, "poison", "kernel")[0].tolist() == np.flatnonzero(clean < 10).tolist()
+    rows = stack.Rows.of(x, y, is_poison, 1)
+    epoch = stack.batches(rows, 10, 7, 1)
+    record = replicas.train_epoch(rows, epoch, record=True)
+    assert record.batch_means(0, "poison", "kernel")[0].tolist() == np.flatnonzero(epoch.clean < 10).tolist()
     assert len(record.batch_means(0, "clean", "kernel")[1]) == 7
 
 
@@ -206,7 +280,7 @@ def test_recording_changes_no_bit_and_reset_starts_anew(subtask):
     for record in (False, True, False):
         replicas.reset()
         for epoch in (1, 2):
-            replicas.train_epoch(rows, *stack.batches(is_poison, 300, 215, epoch), 300, record)
+            replicas.train_epoch(rows, stack.batches(rows, 300, 215, epoch), record)
         outcomes.append(np.concatenate([values.reshape(-1) for replica in range(5) for values in replicas.weights(replica)]))
     assert np.array_equal(outcomes[0], outcomes[1]) and np.array_equal(outcomes[0], outcomes[2])
 
@@ -219,7 +293,7 @@ def test_a_replica_does_what_it_does_alone(subtask):
     for chosen in [shapings, *([shaping] for shaping in shapings)]:
         replicas = stack.Stack(model, chosen, "adam", 0.01, 215)
         rows = stack.Rows.of(subtask.x_train[:1000], subtask.y_train[:1000], is_poison, len(chosen))
-        replicas.train_epoch(rows, *stack.batches(is_poison, 300, 215, 1), 300)
+        replicas.train_epoch(rows, stack.batches(rows, 300, 215, 1))
         outcomes += [replicas.weights(replica) for replica in range(len(chosen))]
     for together, alone in zip(outcomes[:4], outcomes[4:]):
         assert all(np.abs(a - b).max() < 1e-5 for a, b in zip(together, alone))

@@ -18,6 +18,7 @@ from poisons import label_flip, poison_set
 SUBTASK = ("python3", "train.py", "--dataset", "subtask", "--network", "lr")
 POISONS = REPOSITORY / "datasets/poisons/indiscriminate/label-flips"
 FLIPS = POISONS / "fashion_mnist_3_4.1.0_random_0.05.npz"
+MLP = REPOSITORY / "models/fashion_mnist/vanilla_shallow-mlp_100_100_0.04/best.keras"
 
 
 def lines(path):
@@ -47,6 +48,11 @@ def lines(path):
         (["--poison", FLIPS, "--record", "--engine", "tfprivacy"], "--record", "--engine stack"),
         (["--poison", "no/such/file.npz"], "no/such/file.npz", "craft"),
         (["--poison", FLIPS, REPOSITORY / "pyproject.toml"], "pyproject.toml", ".npz"),
+        (["--retrain"], "--retrain", "--poison"),
+        (["--baseline", "model.keras"], "--baseline", "--poison"),
+        (["--poison", FLIPS, "--baseline", "no/such/model.keras"], "--baseline no/such/model.keras", ".keras"),
+        (["--poison", FLIPS, "--baseline", REPOSITORY / "pyproject.toml"], "pyproject.toml", "lr on subtask"),
+        (["--poison", FLIPS, "--baseline", MLP, "--retrain"], "best.keras", "lr on subtask"),
         (["--frobnicate"], "--frobnicate", "--help"),
     ],
 )

@@ -112,7 +112,7 @@ def time_engine(name: str) -> None:
     rows = stack.Rows.of(x, y, is_poison, len(grid))
 
     def train(engine, epoch: int) -> None:
-        engine.train_epoch(rows, *stack.batches(is_poison, 300, 215, epoch), 300)
+        engine.train_epoch(rows, stack.batches(rows, 300, 215, epoch))
         engine.weights(0)
 
     seconds = []

@@ -1,0 +1,106 @@
+"""Clean models: training and keeping them, and the baseline that a poisoned training is compared with or starts from."""
+
+from __future__ import annotations
+
+import dataclasses
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from command_line import refuse
+from datasets import Dataset
+from files import file_sha256
+from models import checkpoints
+from models.protocols import UNDEFENDED, Shaping, protocol
+from models.trainer import Cell, Trainer, Training, cells_of, stacks, training_accuracies
+from results import cells, layout
+
+HISTORY_HEADER = ("epoch", "test_acc", "train_acc", "epsilon")
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """A clean model: its Keras model, its test accuracy, and the SHA-256 of its file."""
+
+    model: object
+    accuracy: float
+    sha256: str
+
+    def hits(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+        """Which rows the model classifies correctly, bool [1, rows]; x: float32 [rows, features]; y: int32 [rows]."""
+        return (self.model.predict(x.reshape(-1, *self.model.input_shape[1:]), batch_size=500, verbose=0).argmax(1) == y)[np.newaxis]
+
+
+def train_clean(training: Training, dataset: Dataset, shapings: list[Shaping], learning_rate: float | None) -> None:
+    """Train clean models and keep the best and the final epoch of each; those that are there already are left alone."""
+
+    def place(model: str) -> Path:
+        return layout.model_folder(training.dataset, model)
+
+    for group in stacks(training.network, cells_of(training, shapings, learning_rate, place, {})):
+        todo = [cell for cell in group if checkpoints.config(cell.folder, cell.settings) is None]
+        if not todo:
+            continue
+        trainer = Trainer(training, dataset)
+        engine, rows = trainer.engine(group), trainer.rows(group)
+        history, best = [], [(-1.0, None)] * len(group)
+        for _, accuracies, _ in trainer.epochs(engine, rows, f"clean {training.network}"):
+            history.append((accuracies, training_accuracies(engine, rows)[0]))
+            for replica, accuracy in enumerate(accuracies):
+                if accuracy > best[replica][0]:
+                    best[replica] = (accuracy, engine.weights(replica))
+        for replica, cell in enumerate(group):
+            if cell in todo:
+                lines = [[round(float(values[replica]), 6) for values in accuracies] for accuracies in history]
+                keep_model(training, dataset, cell, lines, best[replica][1], engine.weights(replica))
+
+
+def keep_model(
+    training: Training, dataset: Dataset, cell: Cell, history: list[list[float]], best_weights: list, final_weights: list
+) -> None:
+    """Write a clean model's folder; history: its test and training accuracy after each epoch."""
+    from models import networks
+
+    lines = [(epoch, test, train, cell.epsilon(len(dataset.y_train), epoch)) for epoch, (test, train) in enumerate(history, 1)]
+    models = {}
+    for name, weights in ((checkpoints.BEST, best_weights), (checkpoints.FINAL, final_weights)):
+        models[name] = networks.build(training.network, dataset.shape, dataset.classes, training.seed)
+        models[name].set_weights(weights)
+    best = max(lines, key=lambda line: line[1])  # the first of the best
+    reached = {"best_epoch": best[0], "best_test_acc": best[1], "final_test_acc": lines[-1][1], "final_epsilon": str(lines[-1][3])}
+    checkpoints.save(cell.folder, models, {**cell.settings, **reached, "versions": cells.versions()}, HISTORY_HEADER, lines)
+    print(f"{cell.folder}: best test accuracy {best[1]:.4f} at epoch {best[0]}, final {lines[-1][1]:.4f}")
+
+
+def baseline(training: Training, dataset: Dataset) -> Baseline:
+    """The clean undefended model that the paper's protocol gives, at its best epoch; it is trained if it is missing."""
+    published = protocol(training.dataset, training.network)
+    clean = Training(training.dataset, training.network, "stack", published.optimizer, published.batch_size, published.epochs, layout.SEED)
+    train_clean(clean, dataset, [UNDEFENDED], None)
+    folder = layout.model_folder(clean.dataset, clean.model_name(UNDEFENDED, published.learning_rate))
+    config = checkpoints.config(folder)
+    return Baseline(_load(folder / checkpoints.BEST, training, dataset), config["best_test_acc"], config["sha256"][checkpoints.BEST])
+
+
+def baseline_from(path: Path, training: Training, dataset: Dataset) -> Baseline:
+    """The baseline that a user's own Keras file holds; refuses one that is missing, damaged, or of another architecture."""
+    if not path.is_file():
+        refuse(f"--baseline {path}: no such file; give a .keras file, or leave the option out to use the kept baseline")
+    model = _load(path, training, dataset)
+    unmeasured = Baseline(model, 0.0, file_sha256(path))
+    return dataclasses.replace(unmeasured, accuracy=round(float(unmeasured.hits(dataset.x_test, dataset.y_test).mean()), 6))
+
+
+def _load(path: Path, training: Training, dataset: Dataset):
+    """A model of the training's network with the weights in a .keras file: only its arrays are read, nothing in it is executed."""
+    from models import networks
+
+    model = networks.build(training.network, dataset.shape, dataset.classes, training.seed)
+    try:
+        model.load_weights(path)
+    except (ValueError, KeyError, OSError, zipfile.BadZipFile) as error:  # Keras has no exception of its own for this
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        refuse(f"{path}: not the weights of a {training.network} on {training.dataset} ({reason}); give the file of such a model")
+    return model

@@ -1,0 +1,147 @@
+"""The one training loop, and what a training is set to, filed by, and stacked with."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from command_line import Progress
+from datasets import Dataset
+from models import privacy
+from models.protocols import NETWORKS, Shaping, protocol
+from results import layout
+
+# TensorFlow takes seconds to import and must be told its device first, so what needs it is imported where an engine is built.
+
+
+@dataclass(frozen=True)
+class Training:
+    """What all trainings of one call share; the fields that a result is filed and checked by."""
+
+    dataset: str
+    network: str
+    engine: str
+    optimizer: str
+    batch_size: int
+    epochs: int
+    seed: int
+
+    def model_name(self, shaping: Shaping, learning_rate: float) -> str:
+        """The name under which a training with this shaping is filed."""
+        clip_norm = shaping.clip_norm if shaping.defended else None
+        return layout.model_name(
+            self.network, self.batch_size, self.epochs, learning_rate, self.seed, clip_norm, shaping.noise_multiplier, self.engine
+        )
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One training of a sweep: what it does to its gradients, its poisons (with x and y; None without any), where its results go,
+    and all that they depend on."""
+
+    shaping: Shaping
+    learning_rate: float
+    folder: Path
+    settings: dict
+    poisons: Any = None
+
+    def epsilon(self, rows: int, epochs: int) -> float:
+        """The epsilon that this training on `rows` rows has spent after `epochs` epochs."""
+        batch_size = self.settings["batch_size"]
+        return round(privacy.epsilon(self.shaping.noise_multiplier, batch_size, rows, epochs * -(-rows // batch_size), layout.DELTA), 4)
+
+
+def cells_of(
+    training: Training, shapings: list[Shaping], learning_rate: float | None, place: Callable[[str], Path], more: dict, poisons: Any = None
+) -> list[Cell]:
+    """A cell for each shaping, at the paper's learning rate unless one is given.
+
+    place: the folder for a model's name; more: settings besides the training's own.
+    """
+    published = protocol(training.dataset, training.network)
+    found = []
+    for shaping in shapings:
+        rate = learning_rate or (published.dp_learning_rate if shaping.defended else published.learning_rate)
+        settings = {
+            **dataclasses.asdict(training),
+            "learning_rate": rate,
+            "clip_norm": shaping.clip_norm if shaping.defended else None,
+            "noise_std": shaping.noise_std,
+            "noise_multiplier": shaping.noise_multiplier,
+            "delta": layout.DELTA,
+            **more,
+        }
+        found.append(Cell(shaping, rate, place(training.model_name(shaping, rate)), settings, poisons))
+    return found
+
+
+def stacks(network: str, cells: Iterable[Cell]) -> list[list[Cell]]:
+    """The cells in groups that train as one stack: those of one learning rate, or each alone where the network has convolutions."""
+    groups = {}
+    for number, cell in enumerate(cells):
+        groups.setdefault((number if NETWORKS[network].filters else None, cell.learning_rate), []).append(cell)
+    return list(groups.values())
+
+
+class Trainer:
+    """Trains on one data set. An engine is built once for each list of shapings and used again: tracing takes longer than a short training.
+
+    start: a Keras model of the network from whose weights every training starts; without one, from the initial weights of the seed.
+    """
+
+    def __init__(self, training: Training, dataset: Dataset, start=None) -> None:
+        from models import networks, stack
+
+        self.training, self.dataset, self.stack, self.engines = training, dataset, stack, {}
+        self.start = start or networks.build(training.network, dataset.shape, dataset.classes, training.seed)
+        self.test = stack.Rows.of(dataset.x_test, dataset.y_test, np.zeros(len(dataset.y_test), bool), 1)
+
+    def engine(self, group: list[Cell]):
+        """The engine that trains a stack of cells, at the weights from which they start."""
+        from models import tfprivacy
+
+        shapings, learning_rate = [cell.shaping for cell in group], group[0].learning_rate
+        key = (tuple(shapings), learning_rate)
+        if key not in self.engines:
+            make = {"stack": self.stack.Stack, "tfprivacy": tfprivacy.TensorFlowPrivacy}[self.training.engine]
+            self.engines[key] = make(self.start, shapings, self.training.optimizer, learning_rate, self.training.seed)
+        self.engines[key].reset()
+        return self.engines[key]
+
+    def rows(self, group: list[Cell]):
+        """The rows of a stack (`models.stack.Rows`): the clean ones, and for each cell its own poisons.
+
+        Where cells have different sets of poisons, of one size, the k-th poisons of all sets share a slot.
+        """
+        data = self.dataset
+        sets = list({id(cell.poisons): cell.poisons for cell in group if cell.poisons is not None}.values())
+        if len({len(poisons.y) for poisons in sets}) > 1:
+            raise ValueError("the poison sets of one stack must be of one size")
+        x, y = (np.concatenate([getattr(data, f"{name}_train"), *(getattr(poisons, name) for poisons in sets)]) for name in "xy")
+        slots = np.concatenate([np.arange(len(data.y_train)), *(len(data.y_train) + np.arange(len(poisons.y)) for poisons in sets)])
+        weight = np.ones((len(y), len(group)), np.float32)
+        for index, poisons in enumerate(sets):
+            first = len(data.y_train) + index * len(poisons.y)
+            weight[first : first + len(poisons.y), [cell.poisons is not poisons for cell in group]] = 0
+        return self.stack.Rows.of(x, y, np.arange(len(y)) >= len(data.y_train), len(group), weight, slots)
+
+    def epochs(self, engine, rows, label: str, record: bool = False) -> Iterator[tuple]:
+        """Train `engine`; yields (epoch, test accuracies float64 [replica], `models.stack.Record` or None) after each epoch."""
+        progress = Progress(label, self.training.epochs)
+        for epoch in range(1, self.training.epochs + 1):
+            recorded = engine.train_epoch(rows, self.stack.batches(rows, self.training.batch_size, self.training.seed, epoch), record)
+            accuracies = engine.hits(self.test.x, self.test.y).mean(1)
+            progress.show(epoch, accuracies)
+            yield epoch, accuracies, recorded
+
+
+def training_accuracies(engine, rows) -> tuple[np.ndarray, np.ndarray]:
+    """Accuracies on the clean rows and on the poisons that each replica sees, float64 [replica] each, NaN without any."""
+    hits, weight = engine.hits(rows.x, rows.y), rows.weight.numpy().T.astype(np.float64)
+    with np.errstate(invalid="ignore"):
+        return tuple((hits * weight)[:, part].sum(1) / weight[:, part].sum(1) for part in (~rows.is_poison, rows.is_poison))
