@@ -73,8 +73,37 @@ def test_damaged_results_are_left_out_and_named(damage, workplace):
 def test_nothing_run_is_no_error(workplace):
     done = workplace.succeed("python3", "report.py")
     assert done.stderr == "" and {line["verdict"] for line in table(workplace, "indiscriminate")} == {"not run"}
-    published = [line for line in table(workplace, "gradients") if line["attack"] == "label-flips"]
+    published = [line for line in table(workplace, "gradients") if line["set"] == "label-flips"]
     assert sorted((line["published_mean_norm_ratio"], line["mean_norm_ratio"]) for line in published) == [("1.8374", ""), ("2.2986", "")]
+
+
+def analysis(workplace, place, header, lines, magnitudes, cosines):
+    folder = workplace.results / "analysis" / place
+    write_csv(folder / "analysis_results.csv", header, lines)
+    write_csv(folder / "mextracts_epoch.csv", None, magnitudes)
+    write_csv(folder / "aextracts_epoch.csv", None, [[cosine] for cosine in cosines])
+    settings = {"attack": place.split("/")[0]}
+    digest = file_sha256(folder / "analysis_results.csv")
+    write_json(folder / "run.json", {"settings": settings, "results": {"analysis_results.csv": digest}})
+
+
+def test_gradients_and_insertion_stand_beside_the_published(workplace):
+    header = ("epoch", "n_poison", "baseline_acc", "test_acc")
+    place = "collision/pairs_of_100/fashion_mnist_3_4.1.0/alpha_0.4/vanilla_lr_300_40_0.01"
+    analysis(workplace, place, header, [(1, 100, 0.955, 0.95), (2, 100, 0.955, 0.94)], [(0.1, 6), (0.2, 6.5)], [-0.9, -1])
+    header = ("epoch", "baseline_acc", "test_acc", "baseline_backdoor_acc", "backdoor_acc", "backdoor_acc_other_classes")
+    place = "insertion/fashion_mnist/4_0.01_4/vanilla_badnet_100_40_0.01"
+    analysis(workplace, place, header, [(1, 0.91, 0.9, 0.1, 0.97, 0.96), (2, 0.91, 0.905, 0.1, 0.99, 0.98)], [(1, 2)], [0.5])
+    workplace.succeed("python3", "report.py")
+    [collision] = [line for line in table(workplace, "gradients") if line["setting"] == "alpha_0.4" and "_3_4." in line["dataset"]]
+    names = ("analysis", "set", "epochs", "mean_poison_norm", "mean_norm_ratio", "mean_cosine", "published_mean_norm_ratio")
+    assert [collision[name] for name in names] == ["collision", "pairs_of_100", "2", "6.25", "46.25", "-0.95", "112.3959"]
+    assert (workplace.results / collision["source"]).is_dir()
+    backdoors = {line["setting"]: line for line in table(workplace, "insertion")}
+    assert list(backdoors) == ["4_0.01_1", "4_0.01_4", "4_0.01_10", "4_0.01_14"]
+    names = ("final_acc", "first_backdoor_acc", "final_backdoor_acc", "final_backdoor_acc_other_classes", "published_baseline_backdoor_acc")
+    assert [backdoors["4_0.01_4"][name] for name in names] == ["0.905", "0.97", "0.99", "0.98", "0.0477"]
+    assert backdoors["4_0.01_1"]["published_first_backdoor_acc"] == "0.5705" and backdoors["4_0.01_1"]["final_acc"] == ""
 
 
 def test_readers_of_results_do_not_import_tensorflow(workplace):

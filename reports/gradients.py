@@ -1,0 +1,140 @@
+"""The gradient analyses: norms and cosines of every set, and what the backdoors did to accuracy."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from reports import published, write_table
+from results import layout
+from results.cells import read_all
+
+KEY = (
+    "analysis",
+    "set",
+    "dataset",
+    "setting",
+    "model",
+)  # analysis: collision, insertion or ipoisoning; setting: alpha, patch or poison set
+MEANS = ("mean_poison_norm", "mean_norm_ratio", "mean_cosine")
+GRADIENTS_HEADER = (*KEY, "epochs", *(f"{start}{name}" for name in MEANS for start in ("", "published_")), "source")
+INSERTION_HEADER = (
+    *KEY, "epochs", "baseline_acc", "final_acc", "published_final_acc", "baseline_backdoor_acc", "published_baseline_backdoor_acc",
+    "first_backdoor_acc", "published_first_backdoor_acc", "final_backdoor_acc", "published_final_backdoor_acc",
+    "final_backdoor_acc_other_classes", "source",
+)  # fmt: skip
+
+
+def report() -> None:
+    """Write and print the tables gradients and insertion."""
+    cells = {key(settings, path): (path, lines) for path, settings, lines in read_all(layout.ANALYSIS, layout.ANALYSIS_RESULTS)}
+    table = gradients_table(cells)
+    write_table("gradients", GRADIENTS_HEADER, table)
+    print_gradients(table)
+    backdoors = insertion_table({name: cell for name, cell in cells.items() if name[0] == "insertion"})
+    write_table("insertion", INSERTION_HEADER, backdoors)
+    print_insertion(backdoors)
+
+
+def key(settings: dict, path: Path) -> tuple:
+    """What an analysis is told from others by, as in KEY, from its settings and its place among the results."""
+    parts = path.parent.relative_to(layout.ANALYSIS).parts
+    if parts[0] == "ipoisoning":
+        return (*parts[:2], "fashion_mnist_3_4.1.0", *parts[2:])
+    return (parts[0], settings["attack"], *parts[1:]) if parts[0] == "insertion" else parts
+
+
+def in_order(name: tuple) -> list:
+    return [layout.natural_order(part) for part in name]
+
+
+def gradients_table(cells: dict[tuple, tuple]) -> list[dict]:
+    """A line for each analysis that is finished or published."""
+    known, reached = {}, {}
+    for line in published("gradients"):
+        if line["analysis"] != "tpoisoning":
+            setting = line["setting"].removesuffix(".mat").removesuffix("_v7")
+            name = (line["analysis"], line["task"], line["dataset"], setting, line["model"])
+            known.setdefault(name, []).append([float(line[column]) for column in ("clean_norm", "poison_norm", "cosine")])
+    for name, (path, lines) in cells.items():
+        magnitudes, cosines = (path.parent / extract for extract in (layout.MAGNITUDES, layout.ORIENTATIONS))
+        if not (magnitudes.exists() and cosines.exists()):
+            print(f"left out: {path.parent} (gradients not reduced yet: python3 analyze_gradients.py)", file=sys.stderr)
+            continue
+        epochs = np.column_stack([np.loadtxt(magnitudes, delimiter=",", ndmin=2), np.loadtxt(cosines, ndmin=2)])
+        reached[name] = {"epochs": len(lines), **means(epochs), "source": str(path.parent.relative_to(layout.RESULTS))}
+    table = []
+    for name in sorted(set(known) | set(reached), key=in_order):
+        line = {**dict(zip(KEY, name)), **reached.get(name, {})}
+        line.update({f"published_{column}": value for column, value in means(np.array(known[name])).items()} if name in known else {})
+        table.append(line)
+    return table
+
+
+def means(epochs: np.ndarray) -> dict[str, float]:
+    """Means over the epochs of the poison norm, poison norm / clean norm, and the cosine; epochs: [epochs, (clean norm, poison norm, cosine)]."""
+    clean, poison, cosine = epochs.T
+    return dict(zip(MEANS, (round(float(values.mean()), digits) for values, digits in ((poison, 5), (poison / clean, 4), (cosine, 5)))))
+
+
+def insertion_table(cells: dict[tuple, tuple]) -> list[dict]:
+    """A line for each backdoor that is finished or published."""
+    known = {}
+    for line in published("accuracy"):
+        if line["analysis"] == "insertion":
+            name = ("insertion", line["task"], line["dataset"], line["setting"], line["model"])
+            known.setdefault(name, []).append([float(value) for value in line["values"].split(";")])
+    table = []
+    for name in sorted(set(known) | set(cells), key=in_order):
+        line = dict(zip(KEY, name))
+        if name in cells:
+            path, lines = cells[name]
+            first, final = lines[0], lines[-1]
+            line.update(
+                epochs=len(lines),
+                baseline_acc=final["baseline_acc"],
+                final_acc=final["test_acc"],
+                baseline_backdoor_acc=final["baseline_backdoor_acc"],
+                first_backdoor_acc=first["backdoor_acc"],
+                final_backdoor_acc=final["backdoor_acc"],
+                final_backdoor_acc_other_classes=final["backdoor_acc_other_classes"],
+                source=str(path.relative_to(layout.RESULTS)),
+            )
+        if name in known:
+            first, final = known[name][0], known[name][-1]
+            line.update(
+                published_final_acc=final[1],
+                published_baseline_backdoor_acc=final[2],
+                published_first_backdoor_acc=first[3],
+                published_final_backdoor_acc=final[3],
+            )
+        table.append(line)
+    return table
+
+
+def print_gradients(table: list[dict]) -> None:
+    done = [line for line in table if "source" in line]
+    if not done:
+        return
+    print(
+        "\ngradients of the last layer, means over the epochs (published): norm of the poisons', ratio to the clean rows', cosine of the two\n"
+    )
+    for line in done:
+        texts = [f"{line[name]:>9.4g} ({line.get(f'published_{name}', ''):>8})" for name in MEANS]
+        print(f"{line['set']:<22}{line['setting']:<44}{line['model']:<44}" + "  ".join(texts))
+
+
+def print_insertion(table: list[dict]) -> None:
+    done = [line for line in table if "source" in line]
+    if not done:
+        return
+    print("\nbackdoors (published): clean accuracy, and share of stamped test images that get the backdoor's label\n")
+    for line in done:
+        print(
+            f"{line['setting']:<16}{line['model']:<36}{line['epochs']:>3} epochs: clean {line['final_acc']} ({line.get('published_final_acc', '')}),"
+            f" backdoor {line['baseline_backdoor_acc']} before, {line['first_backdoor_acc']} ({line.get('published_first_backdoor_acc', '')}) after the first"
+            f" epoch, {line['final_backdoor_acc']} ({line.get('published_final_backdoor_acc', '')}) after the last,"
+            f" {line['final_backdoor_acc_other_classes']} of other classes"
+        )
