@@ -8,7 +8,7 @@ Writes beside each param_updates/
     mextracts_epoch.csv   no header; an epoch a line: l2 norm of the mean clean gradient, of the mean poison gradient
     aextracts_epoch.csv   no header; an epoch a line: cosine of the two
     sextracts_epoch.csv   quantiles of the single examples' gradient norms (clean, poison) and of each poison's cosine to its batch's mean clean gradient
-    gradients.png         the three of them against the epoch
+and, where the folders of a set meet (all alphas, all patches, all models of a poison set), gradients[_<model>].png: all of it against the epoch.
 All are of the last layer's kernel; the means are those of sections 3 and 4 of the paper: a mean over each batch, then over the epoch.
 """
 
@@ -42,21 +42,26 @@ def main() -> None:
             epochs = param_updates.read(folder / layout.PARAM_UPDATES)
         except Unreadable as error:
             refuse(f"{folder / layout.PARAM_UPDATES}: {error}; delete {folder} and record again")
-        ratio, cosine = analyze(folder, epochs)
+        ratio, cosine = reduce(folder, epochs)
         print(f"{folder}: mean norm ratio {ratio:.3f}, mean cosine {cosine:+.5f} over {len(epochs)} epochs")
+    for figure in sorted({layout.gradients_figure(folder)[0] for folder in recorded}):
+        members = {}
+        for magnitudes in sorted(figure.parent.rglob(layout.MAGNITUDES)):
+            its_figure, name = layout.gradients_figure(magnitudes.parent)
+            if its_figure == figure and (magnitudes.parent / layout.ORIENTATIONS).exists():
+                members[name] = magnitudes.parent
+        draw(figure, members)
 
 
-def analyze(folder: Path, epochs: list[dict[str, np.ndarray]]) -> tuple[float, float]:
-    """Write a folder's extracts and figure from its recorded epochs; returns the mean norm ratio (poison over clean) and the mean cosine."""
+def reduce(folder: Path, epochs: list[dict[str, np.ndarray]]) -> tuple[float, float]:
+    """Write a folder's extracts from its recorded epochs; returns the mean norm ratio (poison over clean) and the mean cosine."""
     magnitudes = np.array([(np.linalg.norm(epoch["clean_kernel"]), np.linalg.norm(epoch["poison_kernel"])) for epoch in epochs])
     cosines = np.array([cosine(epoch["clean_kernel"], epoch["poison_kernel"]) for epoch in epochs])
     write_csv(folder / layout.MAGNITUDES, None, magnitudes.tolist())
     write_csv(folder / layout.ORIENTATIONS, None, cosines[:, np.newaxis].tolist())
-    quantiles = None
     if PER_EXAMPLE[0] in epochs[0]:  # the paper's layout has no single examples
         quantiles = np.array([[value for name in PER_EXAMPLE for value in np.nanpercentile(epoch[name], QUANTILES)] for epoch in epochs])
         write_csv(folder / layout.PER_EXAMPLE, PER_EXAMPLE_HEADER, [[number, *line] for number, line in enumerate(quantiles.tolist(), 1)])
-    draw(folder / "gradients.png", magnitudes, cosines, quantiles)
     return float(np.mean(magnitudes[:, 1] / magnitudes[:, 0])), float(cosines.mean())
 
 
@@ -66,23 +71,37 @@ def cosine(a: np.ndarray, b: np.ndarray) -> float:
     return float(a @ b / (np.linalg.norm(a) * np.linalg.norm(b)))
 
 
-def draw(path: Path, magnitudes: np.ndarray, cosines: np.ndarray, quantiles: np.ndarray | None) -> None:
-    """Mean norms, their cosine and, where known, the bands of the single examples, against the epoch."""
-    figure, ((norms, orientation, examples),) = plotting.panels(3)
-    epochs = np.arange(1, len(cosines) + 1)
-    for column, (part, colour) in enumerate((("clean", plotting.COLOURS[1]), ("poison", plotting.COLOURS[2]))):
-        norms.plot(epochs, magnitudes[:, column], color=colour, ls=("-", "--")[column], label=part)
-        if quantiles is not None:
-            low, lower, middle, upper, high = quantiles[:, 5 * column : 5 * column + 5].T
-            examples.fill_between(epochs, low, high, color=colour, alpha=0.15, lw=0)
-            examples.fill_between(epochs, lower, upper, color=colour, alpha=0.3, lw=0)
-            examples.plot(epochs, middle, color=colour, ls=("-", "--")[column], label=part)
-    norms.set(title="norm of the mean gradient", xlabel="epoch", yscale="log")
-    norms.legend()
-    orientation.plot(epochs, cosines, color=plotting.COLOURS[0])
-    orientation.set(title="cosine of the means", xlabel="epoch", ylim=(-1.05, 1.05))
-    examples.set(title="norms of single examples\n(median, 25-75%, 5-95%)", xlabel="epoch")
+def draw(path: Path, members: dict[str, Path]) -> None:
+    """Norms and cosines of the means and, where known, of the single examples, against the epoch: a line for each member of a set.
+
+    members: the folders of extracts by their names in the legend, at most seven.
+    """
+    figure, (means, examples) = plotting.panels(3, 2)
+    for index, (name, folder) in enumerate(sorted(members.items(), key=lambda member: layout.natural_order(member[0]))):
+        look = {"color": plotting.COLOURS[index % 7], "marker": plotting.MARKERS[index % 7], "ms": 3, "lw": 1.2}
+        magnitudes, cosines = read_extracts(folder)
+        epochs = np.arange(1, len(cosines) + 1)
+        look["markevery"] = (index, max(1, len(cosines) // 8))
+        for axis, values in zip(means, (*magnitudes.T, cosines)):
+            axis.plot(epochs, values, label=name, **look)
+        if not (folder / layout.PER_EXAMPLE).exists():
+            continue
+        quantiles = np.loadtxt(folder / layout.PER_EXAMPLE, delimiter=",", skiprows=1, ndmin=2)[:, 1:]
+        for axis, part in zip(examples, np.split(quantiles, len(PER_EXAMPLE), axis=1)):
+            axis.plot(epochs, part[:, 2], label=name, **look)
+            axis.fill_between(epochs, part[:, 1], part[:, 3], color=look["color"], alpha=0.04 if axis is examples[2] else 0.12, lw=0)
+    for axes, what in ((means, "of the mean gradients"), (examples, "of single examples (median, 25-75%)")):
+        for axis, part in zip(axes, ("clean norms", "poison norms", "cosines")):
+            axis.set(title=f"{part} {what}", xlabel="epoch")
+            axis.title.set_fontsize(8)
+            axis.set_yscale("log") if part != "cosines" else axis.set_ylim(-1.05, 1.05)
+    figure.legend(*means[0].get_legend_handles_labels(), loc="outside lower center", ncols=7, fontsize=8)
     plotting.save(figure, path)
+
+
+def read_extracts(folder: Path) -> tuple[np.ndarray, np.ndarray]:
+    """The magnitudes, float64 [epochs, (clean, poison)], and the cosines, [epochs], that `reduce` wrote."""
+    return np.loadtxt(folder / layout.MAGNITUDES, delimiter=",", ndmin=2), np.loadtxt(folder / layout.ORIENTATIONS, ndmin=1)
 
 
 if __name__ == "__main__":

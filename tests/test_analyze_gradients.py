@@ -29,6 +29,35 @@ def extracts(workplace):
 
 
 @pytest.mark.slow
+def test_both_layouts_give_the_same_extracts_of_watermarks_in_one_stack(workplace, tmp_path_factory):
+    from conftest import Workplace
+
+    files = [REPOSITORY / f"datasets/watermarks/fashion_mnist_3_4.1.0/pairs_of_100_alpha_{alpha}.npz" for alpha in (0.1, 1.0)]
+    command = ("python3", "train.py", "--dataset", "subtask", "--network", "lr", "--poison", *files, "--record", "--epochs", "2")
+    other = Workplace(tmp_path_factory.mktemp("csv"))
+    for place, dump in ((workplace, "npz"), (other, "csv")):
+        place.succeed(*command, "--dump", dump)
+        place.succeed("python3", "analyze_gradients.py")
+    ours, papers = extracts(workplace), extracts(other)
+    assert len(ours) == 4 and set(ours) == set(papers)
+    for path in ours:
+        assert np.allclose(ours[path], papers[path], rtol=1e-6, atol=1e-6)
+    low, high = (
+        ours[f"analysis/collision/pairs_of_100/fashion_mnist_3_4.1.0/alpha_{alpha}/vanilla_lr_300_2_0.01/mextracts_epoch.csv"]
+        for alpha in (0.1, 1.0)
+    )
+    assert (high[:, 1] > 3 * low[:, 1]).all()
+    # a batch without a poison has no file of its mean
+    poisoned = list(other.results.rglob("alpha_1.0/*/param_updates/1_*_poison_0.csv"))
+    clean = list(other.results.rglob("alpha_1.0/*/param_updates/1_*_clean_0.csv"))
+    assert len(clean) == 37 and 30 < len(poisoned) < 37
+    # and each replica's own poisons are all that is kept of single examples
+    with np.load(next(workplace.results.rglob("alpha_1.0/*/param_updates/2.npz"))) as stored:
+        assert stored["clean_norms"].shape == (10800,) and stored["poison_norms"].shape == stored["poison_cosines"].shape == (100,)
+    assert next(workplace.results.rglob("gradients_vanilla_lr_300_2_0.01.png")).stat().st_size > 10000
+
+
+@pytest.mark.slow
 def test_both_layouts_give_the_same_extracts(workplace, tmp_path_factory):
     from conftest import Workplace
 
@@ -72,7 +101,7 @@ def write_epochs(folder, count=3, **changes):
 def test_extracts_are_norms_cosines_and_quantiles(tmp_path):
     epochs = write_epochs(tmp_path)
     epochs[1]["poison_cosines"][3] = np.nan
-    ratio, cosine = analyze_gradients.analyze(tmp_path, epochs)
+    ratio, cosine = analyze_gradients.reduce(tmp_path, epochs)
     magnitudes, cosines = (np.loadtxt(tmp_path / f"{name}extracts_epoch.csv", delimiter=",", ndmin=2) for name in "ma")
     singles = np.genfromtxt(tmp_path / "sextracts_epoch.csv", delimiter=",", names=True)
     assert singles.dtype.names[:2] == ("epoch", "clean_norm_q05") and len(singles.dtype.names) == 16
@@ -84,6 +113,7 @@ def test_extracts_are_norms_cosines_and_quantiles(tmp_path):
         assert singles["poison_cosine_q75"][epoch] == pytest.approx(np.percentile(known, 75)) and singles["epoch"][epoch] == epoch + 1
         assert singles["clean_norm_q95"][epoch] == pytest.approx(np.percentile(arrays["clean_norms"], 95))
     assert ratio == pytest.approx(np.mean(magnitudes[:, 1] / magnitudes[:, 0])) and cosine == pytest.approx(cosines.mean())
+    analyze_gradients.draw(tmp_path / "gradients.png", {"this": tmp_path})
     assert (tmp_path / "gradients.png").stat().st_size > 10000
 
 

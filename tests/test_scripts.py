@@ -29,6 +29,12 @@ def test_scripts_are_clean_and_executable(script):
         ["./analyze_ipoisoning.sh", "fashion_mnist"],
         ["./analyze_ipoisoning.sh", "subtask", "0"],
         ["./craft_ipoisoning.sh", "slabs", "0"],
+        ["./analyze_collision.sh"],
+        ["./analyze_collision.sh", "subtask"],
+        ["./analyze_collision.sh", "purchases", "one"],
+        ["./analyze_collision.sh", "subtask", "two"],
+        ["./analyze_insertion.sh", "fashion_mnist"],
+        ["./analyze_insertion.sh", "subtask", "0"],
     ],
 )
 def test_wrong_calls_show_the_usage(call, workplace):
@@ -69,14 +75,17 @@ def test_sweep_and_analysis_from_nothing(workplace):
 
     workplace.succeed("./analyze_ipoisoning.sh", "subtask", EPOCHS=2, ATTACKS="label-flips")
     folder = workplace.results / "analysis/ipoisoning/label-flips/fashion_mnist_3_4.1.0_random_0.4"
-    assert sorted(path.name for path in folder.iterdir()) == ["dp_lr_300_2_0.01_1000.0_1e-05_4.0_0.0", "vanilla_lr_300_2_0.01"]
-    for cell in folder.iterdir():
+    assert sorted(path.name for path in folder.iterdir()) == [
+        "dp_lr_300_2_0.01_1000.0_1e-05_4.0_0.0",
+        "gradients.png",
+        "vanilla_lr_300_2_0.01",
+    ]
+    for cell in folder.glob("*_lr_*"):
         names = {path.name for path in cell.iterdir()}
         assert names == {
             "analysis_results.csv",
             "run.json",
             "param_updates",
-            "gradients.png",
             "mextracts_epoch.csv",
             "aextracts_epoch.csv",
             "sextracts_epoch.csv",
@@ -86,3 +95,44 @@ def test_sweep_and_analysis_from_nothing(workplace):
     assert workplace.written() == expected
     done = workplace.succeed("python3", "report.py")
     assert "published cells within" in done.stdout and "ratio" in done.stdout
+
+
+@pytest.mark.slow
+def test_collision_from_nothing_and_again(workplace):
+    for pairs, count in (("one", 1), ("multi", 100)):
+        workplace.succeed("./analyze_collision.sh", "subtask", pairs, ALPHAS="0.2 1.0", EPOCHS=2)
+        task = "a_pair_0_1" if pairs == "one" else "pairs_of_100"
+        folder = workplace.results / "analysis/collision" / task / "fashion_mnist_3_4.1.0"
+        assert sorted(path.name for path in folder.iterdir()) == ["alpha_0.2", "alpha_1.0", "gradients_vanilla_lr_300_2_0.01.png"]
+        lines = (folder / "alpha_1.0/vanilla_lr_300_2_0.01/analysis_results.csv").read_text().split()
+        assert lines[0] == "epoch,n_poison,baseline_acc,test_acc" and lines[2].startswith(f"2,{count},0.955,0.9")
+        assert (workplace.results / f"analysis/collision/{task}_fashion_mnist_3_4.1.0.png").stat().st_size > 5000
+    expected = workplace.written()
+    folder = workplace.results / "analysis/collision/pairs_of_100/fashion_mnist_3_4.1.0/alpha_0.2/vanilla_lr_300_2_0.01"
+    (folder / "run.json").unlink()
+    workplace.succeed("./analyze_collision.sh", "subtask", "multi", ALPHAS="0.2 1.0", EPOCHS=2)
+    again = workplace.succeed("./analyze_collision.sh", "subtask", "one", ALPHAS="0.2 1.0", EPOCHS=2)
+    assert "2 trainings finished before" in again.stderr and workplace.written() == expected
+
+
+@pytest.mark.slow
+def test_retraining_on_the_full_set_starts_from_the_kept_baselines(workplace, full):
+    shutil.copytree(REPOSITORY / "models/fashion_mnist", workplace.models / "fashion_mnist")
+    workplace.succeed("./analyze_collision.sh", "fashion_mnist", "multi", ALPHAS="0.4 1.0", EPOCHS=1)
+    workplace.succeed("./analyze_insertion.sh", "fashion_mnist", "0", PATCHES="1 14", EPOCHS=1, NETWORK="shallow-mlp")
+    workplace.succeed("./analyze_insertion.sh", "fashion_mnist", "0", PATCHES="4", EPOCHS=1)
+    analysis = workplace.results / "analysis"
+    for alpha in ("0.4", "1.0"):
+        folder = analysis / f"collision/pairs_of_100_retrain/fashion_mnist/alpha_{alpha}/vanilla_shallow-mlp_100_1_0.04"
+        line = (folder / "analysis_results.csv").read_text().split()[1].split(",")
+        assert line[1] == "100" and float(line[3]) > float(line[2]) - 0.03  # an epoch from initial weights reaches 0.81
+    success = {}
+    for patch, model in ((1, "shallow-mlp_100_1_0.04"), (14, "shallow-mlp_100_1_0.04"), (4, "badnet_100_1_0.01")):
+        table = (analysis / f"insertion/fashion_mnist/4_0.01_{patch}/vanilla_{model}/analysis_results.csv").read_text().split()
+        assert table[0] == "epoch,baseline_acc,test_acc,baseline_backdoor_acc,backdoor_acc,backdoor_acc_other_classes"
+        baseline, clean, before, after, others = map(float, table[1].split(",")[1:])
+        assert clean > baseline - 0.03 and before < 0.35 and others <= after
+        success[patch] = after
+    assert success[4] >= 0.97 and success[14] >= 0.97 > success[1]
+    done = workplace.succeed("python3", "report.py")
+    assert "4_0.01_4 " in done.stdout and "alpha_0.4 " in done.stdout

@@ -1,0 +1,36 @@
+#!/usr/bin/env bash
+# The gradients of clean and poison rows under feature collision, watermarks of one class in another (section 4 of the paper).
+#
+#   ./analyze_collision.sh subtask {one|multi}          logistic regression from scratch, 40 epochs
+#   ./analyze_collision.sh fashion_mnist {one|multi}    the trained shallow MLP re-trained, 20 epochs (folders <pairs>_retrain)
+#   SCRATCH=1 ./analyze_collision.sh fashion_mnist {one|multi}    the MLP from scratch, 40 epochs, as published
+#
+# Six trainings, one for each alpha, as one stack; on 2 cores about 7 s (subtask), 45 s and 75 s (fashion_mnist).
+# Results: results/analysis/collision/<pairs>[_retrain]/<dataset>/alpha_<alpha>/<model>/{analysis_results,mextracts_epoch,aextracts_epoch,
+# sextracts_epoch}.csv, and a figure over all alphas beside them. What is finished is not run again.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")"
+
+if [[ $# -ne 2 || ! $1 =~ ^(subtask|fashion_mnist)$ || ! $2 =~ ^(one|multi)$ ]]; then
+    echo "usage: ./analyze_collision.sh {subtask|fashion_mnist} {one|multi}" >&2
+    exit 2
+fi
+
+# Settings; each can be given in the environment
+read -ra ALPHAS <<< "${ALPHAS:-0.1 0.2 0.4 0.6 0.8 1.0}"      # the share of the other class's row
+SCRATCH=${SCRATCH:-0}
+SEED=${SEED:-215}
+DUMP=${DUMP:-npz}                                             # or csv: the paper's layout of the recorded gradients
+export PYTHON=${PYTHON:-$([[ -x .venv/bin/python ]] && echo .venv/bin/python || echo python3)}
+case $1-$SCRATCH in
+    subtask-*) network=lr epochs=40 start=() ;;
+    fashion_mnist-0) network=shallow-mlp epochs=20 start=(--retrain) ;;
+    *) network=shallow-mlp epochs=40 start=() ;;
+esac
+[[ -z ${GPU:-} ]] || start+=(--gpu "$GPU")               # a CUDA device; any, or the CPU, without
+
+files=$("$PYTHON" -m poisons.watermark --dataset "$1" --pairs "$2" --alpha "${ALPHAS[@]}")
+mapfile -t poisons <<< "$files"
+"$PYTHON" train.py --dataset "$1" --network "$network" --poison "${poisons[@]}" --epochs "${EPOCHS:-$epochs}" \
+    --seed "$SEED" "${start[@]}" --record --dump "$DUMP"
+"$PYTHON" analyze_gradients.py "${RESULTS:-results}/analysis/collision"
