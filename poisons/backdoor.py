@@ -4,9 +4,9 @@
 
 writes a poison file for each patch size and prints their paths; a picture of a stamped row goes beside the results.
 
-The paper does not say which rows are stamped, with what, or where. Here they are random rows of any class, as in Gu et al. 2017,
-the same ones for every patch, so that a comparison of patches shows the patch; the patch is a white square at the bottom right,
-one pixel in from the border where it fits.
+The paper does not say which rows are stamped, with what, or where. Here they are random rows of other classes, the same ones for
+every patch, so that a comparison of patches shows the patch, which is a white square at the top left, one pixel in from the border.
+These choices come nearest to what is published of the first epochs (README, "Choices").
 """
 
 from __future__ import annotations
@@ -21,22 +21,26 @@ from poisons import pictures, poison_set
 from results import layout
 
 ATTACK = "insertion"
+MARGIN = 1  # pixels between the patch and the border, where there is room
 
 
-def craft(y_train: np.ndarray, ratio: float, seed: int) -> np.ndarray:
-    """Choose round(ratio * rows) random training rows to stamp: int64, without repetition. ratio: poisons per clean row, in (0, 1]."""
-    return np.random.default_rng([seed, len(y_train)]).permutation(len(y_train))[: round(ratio * len(y_train))]
+def craft(y_train: np.ndarray, label: int, ratio: float, seed: int) -> np.ndarray:
+    """Choose round(ratio * rows) random training rows of other classes than `label` to stamp: int64, without repetition.
+
+    y_train: integer [rows]; ratio: poisons per clean row, in (0, 1]. Fewer are returned where there are not so many of other classes.
+    """
+    order = np.random.default_rng([seed, len(y_train)]).permutation(len(y_train))
+    return order[y_train[order] != label][: round(ratio * len(y_train))]
 
 
 def stamp(x: np.ndarray, patch: int) -> np.ndarray:
-    """Copies of images with a white square of `patch` x `patch` pixels at the bottom right.
+    """Copies of images with a white square of `patch` x `patch` pixels at the top left.
 
     x: float32 [images, height, width, channels] in [0, 1]; patch: from 1 to the image's smaller side. Returns the shape of x.
     """
     stamped = x.copy()
-    margin = 1 if patch < min(x.shape[1:3]) else 0
-    bottom, right = (side - margin for side in x.shape[1:3])
-    stamped[:, bottom - patch : bottom, right - patch : right] = 1
+    top, left = (min(MARGIN, side - patch) for side in x.shape[1:3])
+    stamped[:, top : top + patch, left : left + patch] = 1
     return stamped
 
 
@@ -55,9 +59,13 @@ def main() -> None:
     for patch in options.patch:
         if patch > side:
             refuse(f"--patch {patch}: larger than the images of {dataset.name}, {side} pixels; choose 1 to {side}")
-    rows = craft(dataset.y_train, options.ratio, options.seed)
-    if len(rows) == 0:
+    rows, wanted = craft(dataset.y_train, options.label, options.ratio, options.seed), round(options.ratio * len(dataset.y_train))
+    if wanted == 0:
         refuse(f"--ratio {options.ratio}: less than one poison among {len(dataset.y_train)} rows; choose a larger one")
+    if len(rows) < wanted:
+        refuse(
+            f"--ratio {options.ratio}: {wanted} poisons, but {len(rows)} rows have another label than {options.label}; choose a smaller one"
+        )
     patches = list(dict.fromkeys(options.patch))
     for patch in patches:
         settings = {

@@ -16,18 +16,18 @@ def test_a_stamp_is_a_white_square_one_pixel_in_from_the_corner(patch, margin):
     rows, columns = np.nonzero((stamped != x).all((0, 3)))
     assert len(rows) == patch**2 == np.count_nonzero(stamped[0] == 1)
     for places in (rows, columns):
-        assert places.min() == 28 - margin - patch and places.max() == 27 - margin
+        assert places.min() == margin and places.max() == margin + patch - 1
 
 
-def test_rows_are_a_seeded_choice_without_repetition():
+def test_rows_are_a_seeded_choice_of_other_classes_without_repetition():
     y = np.arange(60000) % 10
-    rows = backdoor.craft(y, 0.01, 215)
-    assert len(set(rows.tolist())) == 600 and np.array_equal(rows, backdoor.craft(y, 0.01, 215))
-    assert not np.array_equal(rows, backdoor.craft(y, 0.01, 7)) and len(set(y[rows])) == 10
+    rows = backdoor.craft(y, 4, 0.01, 215)
+    assert len(set(rows.tolist())) == 600 and np.array_equal(rows, backdoor.craft(y, 4, 0.01, 215))
+    assert not np.array_equal(rows, backdoor.craft(y, 4, 0.01, 7)) and set(y[rows]) == set(range(10)) - {4}
 
 
 def test_kept_files_stamp_the_same_rows_with_every_patch(full):
-    rows = backdoor.craft(full.y_train, 0.01, 215)
+    rows = backdoor.craft(full.y_train, 4, 0.01, 215)
     for patch in (1, 4, 7, 10, 14):
         poisons = poison_set.load(REPOSITORY / f"datasets/backdoors/fashion_mnist/4_0.01_{patch}.npz", full)
         assert (poisons.attack, poisons.settings["patch"]) == ("insertion", patch) and poisons.y.tolist() == [4] * 600
@@ -45,6 +45,7 @@ def test_kept_files_stamp_the_same_rows_with_every_patch(full):
         (["--patch", "4", "--label", "-1"], "--label", "0 or more"),
         (["--patch", "4", "--ratio", "0"], "--ratio: '0'", "above 0"),
         (["--patch", "4", "--ratio", "0.00001"], "--ratio 1e-05", "larger"),
+        (["--patch", "4", "--ratio", "0.6"], "--ratio 0.6", "smaller"),
         (["--patch", "4", "--seed", "-1"], "--seed", "whole"),
     ],
 )

@@ -1,0 +1,129 @@
+#!/usr/bin/env python3
+"""How fast the gradient analyses are, beside plain Keras on the same model, data and batch size, in one run.
+
+    python3 tests/benchmarks/analysis.py            about 8 minutes on 2 cores; medians of REPEATS, the sides of each ratio in turn
+
+Prints: the six-alpha collision of the logistic regression as a user calls it, with the size of what it recorded; an epoch of the
+shallow MLP's six replicas, re-trained and recorded; an epoch of the BadNet, undefended, recorded, and clipped.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(REPOSITORY))
+REPEATS = 5
+ALPHAS = ("0.1", "0.2", "0.4", "0.6", "0.8", "1.0")
+
+
+def main() -> None:
+    print(f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}\n")
+    with tempfile.TemporaryDirectory() as folder:
+        collision(folder)
+        epochs(folder)
+
+
+def collision(folder: str) -> None:
+    """Seconds of ./analyze_collision.sh subtask multi in an empty results folder, and the bytes of its param_updates."""
+    seconds = []
+    for repeat in range(REPEATS):
+        results = Path(folder) / f"collision{repeat}"
+        began = time.monotonic()
+        subprocess.run(
+            [REPOSITORY / "analyze_collision.sh", "subtask", "multi"],
+            env={**os.environ, "RESULTS": str(results), "PYTHON": sys.executable},
+            check=True,
+            capture_output=True,
+        )
+        seconds.append(time.monotonic() - began)
+    recorded = sum(path.stat().st_size for path in results.rglob("param_updates/*"))
+    print(
+        f"./analyze_collision.sh subtask multi, six trainings of 40 epochs, start, files and figure included: {statistics.median(seconds):.1f} s"
+        f" ({min(seconds):.1f} to {max(seconds):.1f}); param_updates {recorded / 1e6:.1f} MB"
+    )
+
+
+def epochs(folder: str) -> None:
+    """Epochs on all of FashionMNIST and the poisons: the stack's, with its record written, against Keras' fit."""
+    from models import device
+
+    device.start()
+    import tensorflow as tf
+
+    import datasets
+    from models import networks, stack
+    from models.protocols import UNDEFENDED, Shaping, protocol
+    from models.trainer import Cell, Trainer, Training
+    from poisons import poison_set
+    from results import layout, param_updates
+
+    data = datasets.load("fashion_mnist")
+    watermarks = [poison_set.load(layout.watermark_file(data.name, "pairs_of_100", float(alpha)), data) for alpha in ALPHAS]
+    backdoor = poison_set.load(layout.backdoor_file(data.name, 4, 0.01, 4, layout.SEED), data)
+
+    def of_stack(network: str, sets: list, shaping: Shaping, record: bool):
+        published = protocol(data.name, network)
+        training = Training(data.name, network, "stack", published.optimizer, published.batch_size, REPEATS + 1, layout.SEED)
+        trainer = Trainer(training, data)
+        cells = [
+            Cell(shaping, published.learning_rate, Path(folder) / f"{network}{index}", {}, poisons) for index, poisons in enumerate(sets)
+        ]
+        engine, rows = trainer.engine(cells), trainer.rows(cells)
+
+        def epoch(number: int) -> None:
+            recorded = engine.train_epoch(rows, stack.batches(rows, published.batch_size, layout.SEED, number), record)
+            engine.weights(0)
+            for replica, cell in enumerate(cells if record else ()):
+                param_updates.write_epoch(cell.folder, number, recorded, replica)
+
+        return epoch
+
+    def of_keras(network: str):
+        published = protocol(data.name, network)
+        model = networks.build(network, data.shape, data.classes, layout.SEED)
+        optimizer = networks.optimizer(published.optimizer, published.learning_rate)
+        model.compile(optimizer, tf.keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+        tf.random.set_seed(layout.SEED)
+        return lambda number: model.fit(data.x_train, data.y_train, published.batch_size, verbose=0)
+
+    compare(
+        "shallow MLP, an epoch",
+        {"plain Keras": of_keras("shallow-mlp"), "six replicas, recorded": of_stack("shallow-mlp", watermarks, UNDEFENDED, True)},
+    )
+    compare(
+        "BadNet, an epoch",
+        {
+            "plain Keras": of_keras("badnet"),
+            "undefended": of_stack("badnet", [backdoor], UNDEFENDED, False),
+            "undefended, recorded": of_stack("badnet", [backdoor], UNDEFENDED, True),
+            "clip norm 4": of_stack("badnet", [backdoor], Shaping(4.0), False),
+            "clip norm 4, noise": of_stack("badnet", [backdoor], Shaping(4.0, 0.01), False),
+        },
+    )
+
+
+def compare(title: str, sides: dict) -> None:
+    """Time each side's epochs in turn, after a first one that traces; print medians and their ratio to the first side."""
+    seconds = {name: [] for name in sides}
+    for number in range(1, REPEATS + 2):
+        for name, epoch in sides.items():
+            began = time.monotonic()
+            epoch(number)
+            seconds[name].append(time.monotonic() - began)
+    medians = {name: statistics.median(values[1:]) for name, values in seconds.items()}
+    reference = next(iter(medians.values()))
+    for name, median in medians.items():
+        spread = f"{min(seconds[name][1:]):.2f} to {max(seconds[name][1:]):.2f}"
+        print(f"{title}, {name}: {median:.2f} s ({spread}), {median / reference:.2f} times Keras", flush=True)
+
+
+if __name__ == "__main__":
+    main()
