@@ -34,7 +34,7 @@ from command_line import COUNT, NOT_NEGATIVE, POSITIVE, SEED, Parser, refuse
 from models import baselines, device
 from models.protocols import NETWORKS, UNDEFENDED, Shaping, protocol
 from models.trainer import Cell, Trainer, Training, cells_of, stacks, training_accuracies
-from poisons import backdoor, poison_set, watermark
+from poisons import backdoor, images, poison_set, watermark
 from results import cells, layout, param_updates
 
 ATTACK_HEADER = ("epoch", "n_poison", "baseline_acc", "test_acc", "train_acc_clean", "train_acc_poison", "epsilon")
@@ -238,8 +238,8 @@ def backdoor_accuracies(cell: Cell, dataset: datasets.Dataset, hits: Callable) -
     hits: called with images [rows, features] and labels [rows], which of them are predicted, bool [1, rows].
     """
     settings = cell.poisons.settings
-    images = backdoor.stamp(dataset.x_test, settings["patch"])
-    hit = hits(images.reshape(len(images), -1), np.full(len(images), settings["label"], np.int32))[0]
+    stamped = images.stamp(dataset.x_test, settings["patch"])
+    hit = hits(stamped.reshape(len(stamped), -1), np.full(len(stamped), settings["label"], np.int32))[0]
     return hit.mean(), hit[dataset.y_test != settings["label"]].mean()
 
 

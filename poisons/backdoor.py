@@ -17,11 +17,10 @@ import numpy as np
 
 import datasets
 from command_line import COUNT, INDEX, RATIO, SEED, Parser, refuse
-from poisons import pictures, poison_set
+from poisons import images, pictures, poison_set
 from results import layout
 
 ATTACK = "insertion"
-MARGIN = 1  # pixels between the patch and the border, where there is room
 
 
 def craft(y_train: np.ndarray, label: int, ratio: float, seed: int) -> np.ndarray:
@@ -31,17 +30,6 @@ def craft(y_train: np.ndarray, label: int, ratio: float, seed: int) -> np.ndarra
     """
     order = np.random.default_rng([seed, len(y_train)]).permutation(len(y_train))
     return order[y_train[order] != label][: round(ratio * len(y_train))]
-
-
-def stamp(x: np.ndarray, patch: int) -> np.ndarray:
-    """Copies of images with a white square of `patch` x `patch` pixels at the top left.
-
-    x: float32 [images, height, width, channels] in [0, 1]; patch: from 1 to the image's smaller side. Returns the shape of x.
-    """
-    stamped = x.copy()
-    top, left = (min(MARGIN, side - patch) for side in x.shape[1:3])
-    stamped[:, top : top + patch, left : left + patch] = 1
-    return stamped
 
 
 def main() -> None:
@@ -78,7 +66,7 @@ def main() -> None:
     image = dataset.x_train[rows[:1]]
     pictures.grid(
         layout.examples_picture(ATTACK, dataset.name),
-        np.concatenate([image, *(stamp(image, patch) for patch in patches)]),
+        np.concatenate([image, *(images.stamp(image, patch) for patch in patches)]),
         [f"row {rows[0]}", *(f"patch {patch}" for patch in patches)],
     )
 

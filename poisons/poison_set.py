@@ -22,6 +22,7 @@ import numpy as np
 from command_line import refuse
 from datasets import Dataset
 from files import Unreadable, file_sha256, read_npz, sha256, write_npz
+from poisons import images
 
 
 @dataclass(frozen=True)
@@ -144,8 +145,6 @@ def _read(path: Path, dataset: Dataset) -> tuple[str, np.ndarray, np.ndarray]:
 
 def _made_of_rows(path: Path, arrays: dict[str, np.ndarray], settings: dict, dataset: Dataset) -> np.ndarray:
     """The poisons that a file describes by the training rows they are made of, float32 [poisons, *shape]."""
-    from poisons import backdoor, watermark
-
     rows = {name: arrays[name] for name in ("rows", "target_rows") if name in arrays}
     for values in rows.values():
         if values.dtype.kind not in "iu" or values.shape != arrays["labels"].shape or len(values) == 0:
@@ -153,16 +152,16 @@ def _made_of_rows(path: Path, arrays: dict[str, np.ndarray], settings: dict, dat
         if values.min() < 0 or values.max() >= len(dataset.x_train):
             refuse(f"{path}: row numbers outside 0 to {len(dataset.x_train) - 1}; craft it again")
     x = dataset.x_train[rows["rows"]]
-    if settings["attack"] == watermark.ATTACK:
+    if "target_rows" in rows:
         alpha = settings.get("alpha")
-        if "target_rows" not in rows or not isinstance(alpha, (int, float)) or not 0 <= alpha <= 1:
-            refuse(f"{path}: no watermarks without target_rows and an alpha from 0 to 1; craft it again")
-        return watermark.blend(x, dataset.x_train[rows["target_rows"]], alpha)
-    if settings["attack"] == backdoor.ATTACK:
-        patch = settings.get("patch")
+        if not isinstance(alpha, (int, float)) or not 0 <= alpha <= 1:
+            refuse(f"{path}: alpha is {alpha!r}, not a number from 0 to 1; craft it again")
+        return images.blend(x, dataset.x_train[rows["target_rows"]], alpha)
+    if "patch" in settings:
+        patch = settings["patch"]
         if not isinstance(patch, int) or not 1 <= patch <= min(dataset.shape[:2]):
             refuse(f"{path}: patch is {patch!r}, not a number of pixels from 1 to {min(dataset.shape[:2])}; craft it again")
-        return backdoor.stamp(x, patch)
+        return images.stamp(x, patch)
     return x
 
 

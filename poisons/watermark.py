@@ -17,7 +17,7 @@ import numpy as np
 
 import datasets
 from command_line import INDEX, SHARE, Parser, refuse
-from poisons import pictures, poison_set
+from poisons import images, pictures, poison_set
 from results import layout
 
 ATTACK = "collision"
@@ -28,11 +28,6 @@ CLASSES = {"subtask": (0, 1), "fashion_mnist": (3, 4)}  # dress and coat: of x0 
 def craft(y_train: np.ndarray, base_class: int, target_class: int, pairs: int) -> tuple[np.ndarray, np.ndarray]:
     """The first `pairs` training rows of each class, in their order: int64 [pairs] of x0 and of x1. y_train: integer [rows]."""
     return tuple(np.flatnonzero(y_train == label)[:pairs] for label in (base_class, target_class))
-
-
-def blend(base: np.ndarray, target: np.ndarray, alpha: float) -> np.ndarray:
-    """clip((1 - alpha) x0 + alpha x1, 0, 1), float32 of the shape of both; alpha in [0, 1]."""
-    return np.clip(np.float32(1 - alpha) * base + np.float32(alpha) * target, 0, 1)
 
 
 def main() -> None:
@@ -55,9 +50,9 @@ def main() -> None:
         print(path)
         print(f"{dataset.name}, {path.stem}: {len(base)} poisons", "crafted" if wrote else "already there", file=sys.stderr)
     x0, x1 = dataset.x_train[base[0]], dataset.x_train[target[0]]
-    images = np.stack([x0, x1, *(blend(x0, x1, alpha) for alpha in options.alpha)])
+    examples = np.stack([x0, x1, *(images.blend(x0, x1, alpha) for alpha in options.alpha)])
     titles = [f"x0: row {base[0]}", f"x1: row {target[0]}", *(f"alpha {alpha}" for alpha in options.alpha)]
-    pictures.grid(layout.examples_picture(ATTACK, f"{task}_{dataset.name}"), images, titles)
+    pictures.grid(layout.examples_picture(ATTACK, f"{task}_{dataset.name}"), examples, titles)
 
 
 def parse():

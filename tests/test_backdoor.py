@@ -4,14 +4,14 @@ import numpy as np
 import pytest
 from conftest import REPOSITORY, refused
 
-from poisons import backdoor, poison_set
+from poisons import backdoor, images, poison_set
 
 
 @pytest.mark.parametrize(("patch", "margin"), [(1, 1), (4, 1), (14, 1), (27, 1), (28, 0)])
 def test_a_stamp_is_a_white_square_one_pixel_in_from_the_corner(patch, margin):
     x = np.random.default_rng(0).random((5, 28, 28, 1), np.float32) * np.float32(0.9)
     before = x.copy()
-    stamped = backdoor.stamp(x, patch)
+    stamped = images.stamp(x, patch)
     assert np.array_equal(x, before) and stamped.dtype == np.float32
     rows, columns = np.nonzero((stamped != x).all((0, 3)))
     assert len(rows) == patch**2 == np.count_nonzero(stamped[0] == 1)
@@ -31,7 +31,7 @@ def test_kept_files_stamp_the_same_rows_with_every_patch(full):
     for patch in (1, 4, 7, 10, 14):
         poisons = poison_set.load(REPOSITORY / f"datasets/backdoors/fashion_mnist/4_0.01_{patch}.npz", full)
         assert (poisons.attack, poisons.settings["patch"]) == ("insertion", patch) and poisons.y.tolist() == [4] * 600
-        assert np.array_equal(poisons.x, backdoor.stamp(full.x_train[rows], patch))
+        assert np.array_equal(poisons.x, images.stamp(full.x_train[rows], patch))
 
 
 @pytest.mark.parametrize(

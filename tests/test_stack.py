@@ -135,6 +135,18 @@ def test_full_epoch_of_the_papers_training_agrees_with_tensorflow_privacy(subtas
         assert np.abs(mine - reference).max() < 1e-4
 
 
+@pytest.mark.parametrize("clip_norm", [math.inf, 0.5])
+def test_an_epoch_with_convolutions_agrees_with_tensorflow_privacy(clip_norm, subtask):
+    x, y = subtask.x_train[:250], subtask.y_train[:250]
+    rows = stack.Rows.of(x, y, np.arange(250) >= 200, 1)
+    model = networks.build("badnet", subtask.shape, 2, 215)
+    engines = [engine(model, [Shaping(clip_norm)], "sgd", 0.01, 215) for engine in (stack.Stack, tfprivacy.TensorFlowPrivacy)]
+    for engine in engines:
+        engine.train_epoch(rows, stack.batches(rows, 100, 215, 1))
+    for mine, reference, start in zip(*(engine.weights(0) for engine in engines), model.get_weights()):
+        assert np.abs(mine - reference).max() < min(1e-4, 1e-3 * np.abs(mine - start).max())
+
+
 def test_clip_factors_bound_the_norm():
     norms = np.array([[0.0, 1e-6, 0.5, 1.0, 2.0, 1e6]] * 3, np.float32)
     factors = clip_factors(tf.constant(norms**2), tf.constant([1.0, 0.3, math.inf])).numpy()
@@ -311,3 +323,9 @@ def test_a_network_that_the_stack_cannot_train_is_refused():
     model = tf.keras.Sequential([tf.keras.layers.InputLayer((4,)), tf.keras.layers.Dense(3, "tanh"), tf.keras.layers.Dense(2)])
     with pytest.raises(ValueError, match="relu"):
         stack.Stack(model, [UNDEFENDED], "sgd", 0.1, 3)
+    layers = [tf.keras.layers.InputLayer(SHAPE), tf.keras.layers.Conv2D(2, 2, 2, activation="relu")]
+    strided = tf.keras.Sequential([*layers, tf.keras.layers.Flatten(), tf.keras.layers.Dense(2)])
+    with pytest.raises(ValueError, match="stride 1"):
+        stack.Stack(strided, [UNDEFENDED], "sgd", 0.1, 3)
+    with pytest.raises(ValueError, match="stack of one"):
+        stack.Stack(networks.build("badnet", SHAPE, 3, 7), [UNDEFENDED] * 2, "sgd", 0.1, 3)

@@ -5,19 +5,19 @@ import pytest
 from conftest import REPOSITORY, refused
 
 from files import read_npz
-from poisons import poison_set, watermark
+from poisons import images, poison_set, watermark
 
 FOLDER = REPOSITORY / "datasets/watermarks/fashion_mnist_3_4.1.0"
 
 
 def test_a_blend_is_the_papers_formula():
     base, target = (np.array(values, np.float32) for values in ([0.0, 0.2, 1.0], [1.0, 0.4, 1.0]))
-    assert np.allclose(watermark.blend(base, target, 0.25), [0.25, 0.25, 1.0])
-    assert np.array_equal(watermark.blend(base, target, 0.0), base) and np.array_equal(watermark.blend(base, target, 1.0), target)
+    assert np.allclose(images.blend(base, target, 0.25), [0.25, 0.25, 1.0])
+    assert np.array_equal(images.blend(base, target, 0.0), base) and np.array_equal(images.blend(base, target, 1.0), target)
     random = np.random.default_rng(0)
     base, target = random.random((2, 50, 28, 28, 1), np.float32)
     for alpha in (0.1, 0.6):
-        blended = watermark.blend(base, target, alpha)
+        blended = images.blend(base, target, alpha)
         assert blended.dtype == np.float32 and blended.min() >= 0 and blended.max() <= 1
         assert np.abs(blended - ((1 - alpha) * base.astype(float) + alpha * target)).max() < 1e-6
 
