@@ -5,7 +5,7 @@
 #   ./analyze_collision.sh fashion_mnist {one|multi}    the trained shallow MLP re-trained, 20 epochs (folders <pairs>_retrain)
 #   SCRATCH=1 ./analyze_collision.sh fashion_mnist {one|multi}    the MLP from scratch, 40 epochs, as published
 #
-# Six trainings, one for each alpha, as one stack; on 2 cores about 7 s (subtask), 45 s and 75 s (fashion_mnist).
+# Six trainings, one for each alpha, as one stack; on 2 cores about 7 s (subtask), 55 s and 2 minutes (fashion_mnist).
 # Results: results/analysis/collision/<pairs>[_retrain]/<dataset>/alpha_<alpha>/<model>/{analysis_results,mextracts_epoch,aextracts_epoch,
 # sextracts_epoch}.csv, and a figure over all alphas beside them. What is finished is not run again.
 set -euo pipefail

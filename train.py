@@ -173,6 +173,7 @@ def poisoned_cells(trainer: Trainer, poisons: poison_set.PoisonSet, poisoning: P
         settings["retrained_from_sha256"] = poisoning.baseline.sha256
 
     def place(model: str) -> Path:
+        model += poisoning.baseline.suffix
         if poisoning.dump:
             return layout.analysis_cell(poisons.attack, poisons.settings, trainer.dataset.name, poisons.name, model, poisoning.retrain)
         return layout.indiscriminate_cell(poisons.attack, poisons.name, model, poisoning.retrain)

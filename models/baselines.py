@@ -22,11 +22,13 @@ HISTORY_HEADER = ("epoch", "test_acc", "train_acc", "epsilon")
 
 @dataclass(frozen=True)
 class Baseline:
-    """A clean model: its Keras model, its test accuracy, and the SHA-256 of its file."""
+    """A clean model: its Keras model, its test accuracy, the SHA-256 of its file, and what stands behind the names of trainings that
+    use it: nothing for the suite's own."""
 
     model: object
     accuracy: float
     sha256: str
+    suffix: str = ""
 
     def hits(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
         """Which rows the model classifies correctly, bool [1, rows]; x: float32 [rows, features]; y: int32 [rows]."""
@@ -89,7 +91,8 @@ def baseline_from(path: Path, training: Training, dataset: Dataset) -> Baseline:
     if not path.is_file():
         refuse(f"--baseline {path}: no such file; give a .keras file, or leave the option out to use the kept baseline")
     model = _load(path, training, dataset)
-    unmeasured = Baseline(model, 0.0, file_sha256(path))
+    digest = file_sha256(path)
+    unmeasured = Baseline(model, 0.0, digest, f"_from_{digest[:8]}")
     return dataclasses.replace(unmeasured, accuracy=round(float(unmeasured.hits(dataset.x_test, dataset.y_test).mean()), 6))
 
 

@@ -2,6 +2,7 @@
 
 import argparse
 import csv
+import hashlib
 import json
 import os
 import pickle
@@ -158,6 +159,23 @@ def test_only_what_is_missing_or_damaged_is_written_again(workplace):
     assert "3 trainings finished before" in workplace.succeed(*SUBTASK, *grid).stderr
     workplace.succeed(*SUBTASK, *grid, "--batch-size", "100")
     assert len(workplace.written()) == 6
+
+
+def test_retraining_starts_from_the_baseline_and_another_one_is_filed_apart(workplace):
+    workplace.succeed(*SUBTASK, "--epochs", "2")
+    own = workplace.models / "subtask/vanilla_lr_300_2_0.01/final.keras"
+    command = (*SUBTASK, "--poison", FLIPS, "--epochs", "1", "--learning-rate", "1e-9", "--retrain")
+    workplace.succeed(*command)
+    workplace.succeed(*command, "--baseline", own)
+    tables = {name: lines(workplace.results / name)[0] for name in workplace.written()}
+    assert len(tables) == 2
+    for name, line in tables.items():
+        assert "_random_0.05_retrain/vanilla_lr_300_1_1e-09" in name
+        run = json.loads((workplace.results / name).with_name("run.json").read_text())["settings"]
+        if "_from_" in name:
+            assert name.split("_from_")[1][:8] == run["retrained_from_sha256"][:8] == hashlib.sha256(own.read_bytes()).hexdigest()[:8]
+            assert float(line["baseline_acc"]) == float(lines(own.with_name("history.csv"))[-1]["test_acc"])
+        assert line["test_acc"] == line["baseline_acc"]  # a step of 1e-9 changes no prediction
 
 
 def test_reference_engine_gives_the_same_story(workplace):
