@@ -1,7 +1,11 @@
-"""The gradient analyses: norms and cosines of every set, and what the backdoors did to accuracy."""
+"""The gradient analyses: norms and cosines of every set, and what the backdoors did to accuracy.
+
+A shortened run is compared with as many of the published epochs: its first epochs are those of the whole training.
+"""
 
 from __future__ import annotations
 
+import re
 import sys
 from pathlib import Path
 
@@ -50,6 +54,11 @@ def in_order(name: tuple) -> list:
     return [layout.natural_order(part) for part in name]
 
 
+def apart_from_epochs(name: tuple) -> tuple:
+    """A key without the number of epochs in the model's name, e.g. vanilla_lr_300_40_0.01, dp_lr_300_40_0.01_1000.0_..."""
+    return (*name[:-1], re.sub(r"^([a-z]+_[a-z-]+_\d+)_\d+_", r"\1_", name[-1]))
+
+
 def gradients_table(cells: dict[tuple, tuple]) -> list[dict]:
     """A line for each analysis that is finished or published."""
     known, reached = {}, {}
@@ -65,10 +74,13 @@ def gradients_table(cells: dict[tuple, tuple]) -> list[dict]:
             continue
         epochs = np.column_stack([np.loadtxt(magnitudes, delimiter=",", ndmin=2), np.loadtxt(cosines, ndmin=2)])
         reached[name] = {"epochs": len(lines), **means(epochs), "source": str(path.parent.relative_to(layout.RESULTS))}
+    of_any_length = {apart_from_epochs(name): epochs for name, epochs in known.items()}
     table = []
     for name in sorted(set(known) | set(reached), key=in_order):
         line = {**dict(zip(KEY, name)), **reached.get(name, {})}
-        line.update({f"published_{column}": value for column, value in means(np.array(known[name])).items()} if name in known else {})
+        epochs = of_any_length.get(apart_from_epochs(name), [])[: line.get("epochs")]
+        if epochs:
+            line.update({f"published_{column}": value for column, value in means(np.array(epochs)).items()})
         table.append(line)
     return table
 
@@ -86,6 +98,7 @@ def insertion_table(cells: dict[tuple, tuple]) -> list[dict]:
         if line["analysis"] == "insertion":
             name = ("insertion", line["task"], line["dataset"], line["setting"], line["model"])
             known.setdefault(name, []).append([float(value) for value in line["values"].split(";")])
+    of_any_length = {apart_from_epochs(name): epochs for name, epochs in known.items()}
     table = []
     for name in sorted(set(known) | set(cells), key=in_order):
         line = dict(zip(KEY, name))
@@ -102,8 +115,9 @@ def insertion_table(cells: dict[tuple, tuple]) -> list[dict]:
                 final_backdoor_acc_other_classes=final["backdoor_acc_other_classes"],
                 source=str(path.relative_to(layout.RESULTS)),
             )
-        if name in known:
-            first, final = known[name][0], known[name][-1]
+        epochs = of_any_length.get(apart_from_epochs(name), [])[: line.get("epochs")]
+        if epochs:
+            first, final = epochs[0], epochs[-1]
             line.update(
                 published_final_acc=final[1],
                 published_baseline_backdoor_acc=final[2],
