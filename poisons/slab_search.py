@@ -217,8 +217,9 @@ class Victims:
             random = np.random.default_rng([seed, epoch])
             clean = random.permutation(clean_rows)[: clean_rows // size * size].reshape(-1, size)  # whole batches only
             draws = clean_rows + len(points) * random.integers(DRAWS, size=len(clean))[:, np.newaxis] + np.arange(len(points))
-            order = np.concatenate([clean, draws], 1).astype(np.int32).reshape(-1)
-            engine.train_epoch(rows, order, np.full(len(clean), size, np.int32), size + len(points))
+            order = np.concatenate([clean, draws], 1).astype(np.int32)
+            starts = order.shape[1] * np.arange(len(order) + 1, dtype=np.int32)
+            engine.train_epoch(rows, self.stack.Batches(order.reshape(-1), starts, np.full(len(clean), size, np.int32)))
             accuracies.append(engine.hits(self.scoring.x, self.scoring.y).mean(1))
         best = np.sort(accuracies, 0)[-BEST_EPOCHS:].mean(0)
         return best.reshape(-1, 2).sum(1)[: len(candidates)]
