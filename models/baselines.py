@@ -22,8 +22,7 @@ HISTORY_HEADER = ("epoch", "test_acc", "train_acc", "epsilon")
 
 @dataclass(frozen=True)
 class Baseline:
-    """A clean model: its Keras model, its test accuracy, the SHA-256 of its file, and what stands behind the names of trainings that
-    use it: nothing for the suite's own."""
+    """A clean model, its test accuracy, and the SHA-256 of its file; suffix: what stands behind the names of trainings that use it."""
 
     model: object
     accuracy: float
@@ -88,8 +87,8 @@ def baseline(training: Training, dataset: Dataset) -> Baseline:
 
 def baseline_from(path: Path, training: Training, dataset: Dataset) -> Baseline:
     """The baseline that a user's own Keras file holds; refuses one that is missing, damaged, or of another architecture."""
-    if not path.is_file():
-        refuse(f"--baseline {path}: no such file; give a .keras file, or leave the option out to use the kept baseline")
+    if path.suffix != ".keras" or not path.is_file():
+        refuse(f"--baseline {path}: no such .keras file; give one, or leave the option out to use the kept baseline")
     model = _load(path, training, dataset)
     digest = file_sha256(path)
     unmeasured = Baseline(model, 0.0, digest, f"_from_{digest[:8]}")

@@ -18,6 +18,7 @@ def start(gpu: int | None = None, stacks: int = 1) -> int:
         os.environ["CUDA_VISIBLE_DEVICES"] = str(gpu)
     import tensorflow as tf
 
+    tf.get_logger().setLevel("ERROR")  # else it warns that each stack is traced anew, which is meant
     has_gpu = bool(tf.config.list_physical_devices("GPU"))
     if gpu is not None and not has_gpu:
         print(f"no GPU {gpu} found: training on the CPU", flush=True)

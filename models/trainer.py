@@ -41,8 +41,10 @@ class Training:
 
 @dataclass(frozen=True)
 class Cell:
-    """One training of a sweep: what it does to its gradients, its poisons (with x and y; None without any), where its results go,
-    and all that they depend on."""
+    """One training of a sweep: what it does to its gradients, where its results go, all that they depend on, and its poisons.
+
+    poisons: a `poisons.poison_set.PoisonSet`, or None.
+    """
 
     shaping: Shaping
     learning_rate: float

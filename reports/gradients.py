@@ -15,13 +15,8 @@ from reports import published, write_table
 from results import layout
 from results.cells import read_all
 
-KEY = (
-    "analysis",
-    "set",
-    "dataset",
-    "setting",
-    "model",
-)  # analysis: collision, insertion or ipoisoning; setting: alpha, patch or poison set
+# analysis: collision, insertion or ipoisoning; set: the pairs or the attack; setting: alpha, patch or poison set
+KEY = ("analysis", "set", "dataset", "setting", "model")
 MEANS = ("mean_poison_norm", "mean_norm_ratio", "mean_cosine")
 GRADIENTS_HEADER = (*KEY, "epochs", *(f"{start}{name}" for name in MEANS for start in ("", "published_")), "source")
 INSERTION_HEADER = (
@@ -33,7 +28,7 @@ INSERTION_HEADER = (
 
 def report() -> None:
     """Write and print the tables gradients and insertion."""
-    cells = {key(settings, path): (path, lines) for path, settings, lines in read_all(layout.ANALYSIS, layout.ANALYSIS_RESULTS)}
+    cells = {key(path): (path, lines) for path, _, lines in read_all(layout.ANALYSIS, layout.ANALYSIS_RESULTS)}
     table = gradients_table(cells)
     write_table("gradients", GRADIENTS_HEADER, table)
     print_gradients(table)
@@ -42,12 +37,12 @@ def report() -> None:
     print_insertion(backdoors)
 
 
-def key(settings: dict, path: Path) -> tuple:
-    """What an analysis is told from others by, as in KEY, from its settings and its place among the results."""
+def key(path: Path) -> tuple:
+    """What an analysis is told from others by, as in KEY, from its place among the results."""
     parts = path.parent.relative_to(layout.ANALYSIS).parts
     if parts[0] == "ipoisoning":
         return (*parts[:2], "fashion_mnist_3_4.1.0", *parts[2:])
-    return (parts[0], settings["attack"], *parts[1:]) if parts[0] == "insertion" else parts
+    return ("insertion", *parts) if parts[0] == "insertion" else parts
 
 
 def in_order(name: tuple) -> list:

@@ -52,7 +52,7 @@ def lines(path):
         (["--retrain"], "--retrain", "--poison"),
         (["--baseline", "model.keras"], "--baseline", "--poison"),
         (["--poison", FLIPS, "--baseline", "no/such/model.keras"], "--baseline no/such/model.keras", ".keras"),
-        (["--poison", FLIPS, "--baseline", REPOSITORY / "pyproject.toml"], "pyproject.toml", "lr on subtask"),
+        (["--poison", FLIPS, "--baseline", REPOSITORY / "pyproject.toml"], "pyproject.toml", ".keras"),
         (["--poison", FLIPS, "--baseline", MLP, "--retrain"], "best.keras", "lr on subtask"),
         (["--frobnicate"], "--frobnicate", "--help"),
     ],
