@@ -48,7 +48,7 @@ def main() -> None:
         members = {}
         for magnitudes in sorted(figure.parent.rglob(layout.MAGNITUDES)):
             its_figure, name = layout.gradients_figure(magnitudes.parent)
-            if its_figure == figure and (magnitudes.parent / layout.ORIENTATIONS).exists():
+            if its_figure == figure and param_updates.reduced(magnitudes.parent):
                 members[name] = magnitudes.parent
         draw(figure, members)
 
@@ -79,10 +79,10 @@ def draw(path: Path, members: dict[str, Path]) -> None:
     figure, (means, examples) = plotting.panels(3, 2)
     for index, (name, folder) in enumerate(sorted(members.items(), key=lambda member: layout.natural_order(member[0]))):
         look = {"color": plotting.COLOURS[index % 7], "marker": plotting.MARKERS[index % 7], "ms": 3, "lw": 1.2}
-        magnitudes, cosines = read_extracts(folder)
-        epochs = np.arange(1, len(cosines) + 1)
-        look["markevery"] = (index, max(1, len(cosines) // 8))
-        for axis, values in zip(means, (*magnitudes.T, cosines)):
+        extracts = param_updates.read_extracts(folder)
+        epochs = np.arange(1, len(extracts) + 1)
+        look["markevery"] = (index, max(1, len(epochs) // 8))
+        for axis, values in zip(means, extracts.T):
             axis.plot(epochs, values, label=name, **look)
         if not (folder / layout.PER_EXAMPLE).exists():
             continue
@@ -97,11 +97,6 @@ def draw(path: Path, members: dict[str, Path]) -> None:
             axis.set_yscale("log") if part != "cosines" else axis.set_ylim(-1.05, 1.05)
     figure.legend(*means[0].get_legend_handles_labels(), loc="outside lower center", ncols=7, fontsize=8)
     plotting.save(figure, path)
-
-
-def read_extracts(folder: Path) -> tuple[np.ndarray, np.ndarray]:
-    """The magnitudes, float64 [epochs, (clean, poison)], and the cosines, [epochs], that `reduce` wrote."""
-    return np.loadtxt(folder / layout.MAGNITUDES, delimiter=",", ndmin=2), np.loadtxt(folder / layout.ORIENTATIONS, ndmin=1)
 
 
 if __name__ == "__main__":

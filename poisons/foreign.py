@@ -38,8 +38,8 @@ def _foreign(name: str):
     raise pickle.UnpicklingError(f"it asks for {name}, which is neither a NumPy array nor a plain container")
 
 
-def read_pickle(path: Path, dataset: Dataset) -> tuple[str, np.ndarray, np.ndarray]:
-    """Attack, poisons and labels of a pickle.
+def read_pickle(path: Path, dataset: Dataset) -> tuple[dict, np.ndarray, np.ndarray]:
+    """Settings (the attack alone), poisons and labels of a pickle.
 
     Known from the authors' release is a list of dicts with `instance` (one row) and `class`; a pair (poisons, labels) is
     read too. The attack's name is the folder's, since a pickle does not hold it.
@@ -68,11 +68,11 @@ def read_pickle(path: Path, dataset: Dataset) -> tuple[str, np.ndarray, np.ndarr
             x, y = np.asarray(x), np.asarray(y).reshape(-1)
     except (KeyError, TypeError, ValueError) as error:
         refuse(f"{path}: neither a list of dicts with 'instance' and 'class' nor a pair of poisons and labels ({error!r}); {mend}")
-    return path.resolve().parent.name, x, y
+    return {"attack": path.resolve().parent.name}, x, y
 
 
-def read_mat(path: Path, dataset: Dataset) -> tuple[str, np.ndarray, np.ndarray]:
-    """Attack, poisons and labels of a file of the slab attack (Steinhardt et al. 2017), as the paper's authors use it.
+def read_mat(path: Path, dataset: Dataset) -> tuple[dict, np.ndarray, np.ndarray]:
+    """Settings (the attack alone), poisons and labels of a file of the slab attack (Steinhardt et al. 2017), as the paper's authors use it.
 
     bestX [sets, poisons, features] and bestY [sets, poisons] in -1, +1 hold ten candidate sets, as an array or as a cell
     array; the first is used, clipped to [0, 1], label -1 being class 0.
@@ -87,7 +87,7 @@ def read_mat(path: Path, dataset: Dataset) -> tuple[str, np.ndarray, np.ndarray]
     x, y = _first_set(stored["bestX"], 2), _first_set(stored["bestY"], 1)
     if x.dtype.kind not in "fiu" or y.dtype.kind not in "fiu" or not np.isin(y, (-1, 1)).all():
         refuse(f"{path}: bestX must hold numbers, and bestY only -1 and +1; {mend}")
-    return "slabs", np.clip(x, 0, 1), (y.reshape(-1).astype(np.int64) + 1) // 2
+    return {"attack": "slabs"}, np.clip(x, 0, 1), (y.reshape(-1).astype(np.int64) + 1) // 2
 
 
 def _first_set(sets: np.ndarray, dimensions: int) -> np.ndarray:

@@ -31,7 +31,7 @@ class PoisonSet:
 
     attack: the folder name of its results, e.g. label-flips; name: the set's, e.g. fashion_mnist_3_4.1.0_random_0.4;
     x: float32 [poisons, *shape] in [0, 1]; y: int32 [poisons], the labels the victim sees; file_sha256: of the file it came from;
-    settings: what the attack was set to, empty where the file does not say.
+    settings: the attack and what it was set to, as far as the file says.
     """
 
     attack: str
@@ -90,10 +90,9 @@ def load(path: Path, dataset: Dataset) -> PoisonSet:
     readers = {".npz": _read, ".mat": foreign.read_mat, ".pkl": foreign.read_pickle}
     if path.suffix not in readers:
         refuse(f"{path}: not a poison file; it must end in one of {', '.join(readers)}")
-    attack, x, y = readers[path.suffix](path, dataset)
+    settings, x, y = readers[path.suffix](path, dataset)
     x, y = check(path, x, y, dataset)
-    settings = settings_of(path) if path.suffix == ".npz" else {}
-    return PoisonSet(attack, path.stem, x, y, file_sha256(path), settings)
+    return PoisonSet(settings["attack"], path.stem, x, y, file_sha256(path), settings)
 
 
 def check(source: Path | str, x: np.ndarray, y: np.ndarray, dataset: Dataset) -> tuple[np.ndarray, np.ndarray]:
@@ -116,8 +115,8 @@ def check(source: Path | str, x: np.ndarray, y: np.ndarray, dataset: Dataset) ->
     return x.reshape((-1, *dataset.shape)).astype(np.float32), y.astype(np.int32)
 
 
-def _read(path: Path, dataset: Dataset) -> tuple[str, np.ndarray, np.ndarray]:
-    """Attack, poisons and labels of a file that `save` wrote."""
+def _read(path: Path, dataset: Dataset) -> tuple[dict, np.ndarray, np.ndarray]:
+    """Settings, poisons and labels of a file that `save` wrote."""
     mend = "craft it again"
     try:
         arrays = read_npz(path)
@@ -140,7 +139,7 @@ def _read(path: Path, dataset: Dataset) -> tuple[str, np.ndarray, np.ndarray]:
         or counts.sum() > 1e6
     ):
         refuse(f"{path}: counts must be whole numbers of 0 or more, one for each poison, a million in all at most; {mend}")
-    return settings["attack"], np.repeat(x, counts, 0), np.repeat(arrays["labels"], counts)
+    return settings, np.repeat(x, counts, 0), np.repeat(arrays["labels"], counts)
 
 
 def _made_of_rows(path: Path, arrays: dict[str, np.ndarray], settings: dict, dataset: Dataset) -> np.ndarray:

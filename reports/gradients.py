@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from reports import published, write_table
-from results import layout
+from results import layout, param_updates
 from results.cells import read_all
 
 # analysis: collision, insertion or ipoisoning; set: the pairs or the attack; setting: alpha, patch or poison set
@@ -49,9 +49,14 @@ def in_order(name: tuple) -> list:
     return [layout.natural_order(part) for part in name]
 
 
-def apart_from_epochs(name: tuple) -> tuple:
-    """A key without the number of epochs in the model's name, e.g. vanilla_lr_300_40_0.01, dp_lr_300_40_0.01_1000.0_..."""
-    return (*name[:-1], re.sub(r"^([a-z]+_[a-z-]+_\d+)_\d+_", r"\1_", name[-1]))
+def published_epochs(known: dict[tuple, list], name: tuple, count: int | None) -> list:
+    """What was published of an analysis with this key but for the number of epochs in the model's name: its first `count` epochs, or all."""
+
+    def apart_from_epochs(name: tuple) -> tuple:  # vanilla_lr_300_40_0.01 as vanilla_lr_300_0.01
+        return (*name[:-1], re.sub(r"^([a-z]+_[a-z-]+_\d+)_\d+_", r"\1_", name[-1]))
+
+    of_any_length = {apart_from_epochs(other): epochs for other, epochs in known.items()}
+    return of_any_length.get(apart_from_epochs(name), [])[:count]
 
 
 def gradients_table(cells: dict[tuple, tuple]) -> list[dict]:
@@ -63,17 +68,18 @@ def gradients_table(cells: dict[tuple, tuple]) -> list[dict]:
             name = (line["analysis"], line["task"], line["dataset"], setting, line["model"])
             known.setdefault(name, []).append([float(line[column]) for column in ("clean_norm", "poison_norm", "cosine")])
     for name, (path, lines) in cells.items():
-        magnitudes, cosines = (path.parent / extract for extract in (layout.MAGNITUDES, layout.ORIENTATIONS))
-        if not (magnitudes.exists() and cosines.exists()):
+        if not param_updates.reduced(path.parent):
             print(f"left out: {path.parent} (gradients not reduced yet: python3 analyze_gradients.py)", file=sys.stderr)
             continue
-        epochs = np.column_stack([np.loadtxt(magnitudes, delimiter=",", ndmin=2), np.loadtxt(cosines, ndmin=2)])
-        reached[name] = {"epochs": len(lines), **means(epochs), "source": str(path.parent.relative_to(layout.RESULTS))}
-    of_any_length = {apart_from_epochs(name): epochs for name, epochs in known.items()}
+        reached[name] = {
+            "epochs": len(lines),
+            **means(param_updates.read_extracts(path.parent)),
+            "source": str(path.parent.relative_to(layout.RESULTS)),
+        }
     table = []
     for name in sorted(set(known) | set(reached), key=in_order):
         line = {**dict(zip(KEY, name)), **reached.get(name, {})}
-        epochs = of_any_length.get(apart_from_epochs(name), [])[: line.get("epochs")]
+        epochs = published_epochs(known, name, line.get("epochs"))
         if epochs:
             line.update({f"published_{column}": value for column, value in means(np.array(epochs)).items()})
         table.append(line)
@@ -93,7 +99,6 @@ def insertion_table(cells: dict[tuple, tuple]) -> list[dict]:
         if line["analysis"] == "insertion":
             name = ("insertion", line["task"], line["dataset"], line["setting"], line["model"])
             known.setdefault(name, []).append([float(value) for value in line["values"].split(";")])
-    of_any_length = {apart_from_epochs(name): epochs for name, epochs in known.items()}
     table = []
     for name in sorted(set(known) | set(cells), key=in_order):
         line = dict(zip(KEY, name))
@@ -110,7 +115,7 @@ def insertion_table(cells: dict[tuple, tuple]) -> list[dict]:
                 final_backdoor_acc_other_classes=final["backdoor_acc_other_classes"],
                 source=str(path.relative_to(layout.RESULTS)),
             )
-        epochs = of_any_length.get(apart_from_epochs(name), [])[: line.get("epochs")]
+        epochs = published_epochs(known, name, line.get("epochs"))
         if epochs:
             first, final = epochs[0], epochs[-1]
             line.update(

@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from files import Unreadable, read_npz, writing
+from results import layout
 
 PARTS, PARAMETERS = ("clean", "poison"), ("kernel", "bias")
 DUMPED = re.compile(r"(\d+)_(\d+)_(clean|poison)_([01])\.csv")
@@ -52,6 +53,17 @@ def read(folder: Path) -> list[dict[str, np.ndarray]]:
         if set(content) != expected:
             raise Unreadable(f"{epoch}.npz holds {', '.join(sorted(content))}, not {', '.join(sorted(expected))}")
     return arrays
+
+
+def reduced(folder: Path) -> bool:
+    """Whether analyze_gradients.py has written a folder's extracts of the mean gradients."""
+    return all((Path(folder) / name).exists() for name in (layout.MAGNITUDES, layout.ORIENTATIONS))
+
+
+def read_extracts(folder: Path) -> np.ndarray:
+    """A folder's extracts of the mean gradients, float64 [epochs, (clean norm, poison norm, cosine)]."""
+    magnitudes, cosines = (np.loadtxt(Path(folder) / name, delimiter=",", ndmin=2) for name in (layout.MAGNITUDES, layout.ORIENTATIONS))
+    return np.column_stack([magnitudes, cosines])
 
 
 def _dump_csv(folder: Path, epoch: int, record, replica: int) -> None:
