@@ -22,6 +22,15 @@ def refuse(message: str) -> NoReturn:
     raise SystemExit(2)
 
 
+def run(main: Callable[[], None]) -> None:
+    """Call an entry point's `main`; a disk that is full, or a file that may not be read or written, ends it in one line, too."""
+    try:
+        main()
+    except OSError as error:
+        place = error.filename2 or error.filename or "a file"
+        refuse(f"{place}: {error.strerror or error}; mend that and give the same command again: what is finished stays")
+
+
 class Parser(argparse.ArgumentParser):
     """An argument parser that shows a module's docstring as its help and refuses in one line, without the usage text."""
 

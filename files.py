@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import errno
+import fcntl
 import hashlib
 import io
 import json
@@ -34,6 +36,28 @@ def writing(path: Path, mode: str = "w") -> Iterator[IO]:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
+
+
+class Lock:
+    """Locks on numbered pieces of a work that several processes share: each is held by one process, until it releases it or ends, however it ends.
+
+    All of them are byte ranges of one empty file, which may lie on a network file system.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.stream = open(path, "ab")
+
+    def take(self, number: int) -> bool:
+        """Take a piece; False when another process has it. Where a file system has no locks, every process gets it: work is done twice, alike."""
+        try:
+            fcntl.lockf(self.stream, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, number)
+        except OSError as error:
+            return error.errno not in (errno.EACCES, errno.EAGAIN)
+        return True
+
+    def release(self, number: int) -> None:
+        with contextlib.suppress(OSError):
+            fcntl.lockf(self.stream, fcntl.LOCK_UN, 1, number)
 
 
 def write_csv(path: Path, header: Iterable[str] | None, rows: Iterable[Iterable]) -> None:

@@ -5,6 +5,8 @@
         a clean baseline -> models/subtask/vanilla_lr_300_40_0.01/ (best.keras, final.keras, config.json, history.csv)
     python3 train.py --dataset subtask --network lr --clip-norm 1 4 --noise-std 0 0.1
         clean models under DP-SGD, one for each pair of the two lists
+    python3 train.py --dataset purchases --network lr --shaping undefended 0.1 4 4:0.0025
+        the same by a list of shapings: undefended, a clip norm, or a clip norm and a noise multiplier
     python3 train.py --dataset subtask --network lr --poison FILE ... --undefended --clip-norm 0.1 4
         a training for each poison file and shaping -> results/ipoisoning/.../attack_results.csv
     python3 train.py --dataset fashion_mnist --network badnet --poison FILE ... --record --retrain --epochs 40
@@ -32,7 +34,7 @@ import numpy as np
 import datasets
 from command_line import COUNT, NOT_NEGATIVE, POSITIVE, SEED, Parser, refuse
 from models import baselines, device
-from models.protocols import NETWORKS, UNDEFENDED, Shaping, protocol
+from models.protocols import NETWORKS, UNDEFENDED, Shaping, protocol, shaping
 from models.trainer import Cell, Trainer, Training, cells_of, stacks, training_accuracies
 from poisons import backdoor, images, poison_set, watermark
 from results import cells, layout, param_updates
@@ -110,6 +112,13 @@ def parse():
         default=[],
         help="each clip norm with each of these standard deviations of the noise on the clipped sum (default: 0)",
     )
+    parser.add_argument(
+        "--shaping",
+        type=shaping,
+        nargs="+",
+        default=[],
+        help="a list of these instead: undefended, a clip norm, or clip norm:noise multiplier",
+    )
     parser.add_argument("--undefended", action="store_true", help="also train without DP-SGD (done anyway where no clip norm is given)")
     parser.add_argument("--record", action="store_true", help="record the gradients of clean and poison rows")
     parser.add_argument(
@@ -136,6 +145,8 @@ def parse():
     options = parser.parse_args()
 
     options.protocol = protocol(options.dataset, options.network)
+    if options.shaping and (options.clip_norm or options.noise_std or options.undefended):
+        refuse("--shaping: names every shaping; leave --clip-norm, --noise-std and --undefended out")
     if options.noise_std and not options.clip_norm:
         refuse("--noise-std: noise goes with a clip norm; give one with --clip-norm, or leave the noise out")
     if options.record and not options.poison:
@@ -146,7 +157,8 @@ def parse():
         if getattr(options, name) and not options.poison:
             refuse(f"--{name}: poisoned trainings start from or are compared with a clean model; give a poison file with --poison")
     options.poison = list(dict.fromkeys(path.resolve() for path in options.poison))
-    options.shapings = list(dict.fromkeys(itertools.starmap(Shaping, itertools.product(options.clip_norm, options.noise_std or [0.0]))))
+    grid = itertools.starmap(Shaping, itertools.product(options.clip_norm, options.noise_std or [0.0]))
+    options.shapings = list(dict.fromkeys(options.shaping or grid))
     if options.undefended or not options.shapings:
         options.shapings.insert(0, UNDEFENDED)
     options.epochs = options.epochs or options.protocol.epochs

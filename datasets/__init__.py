@@ -25,14 +25,14 @@ class Dataset:
     y_test: np.ndarray
 
 
-NAMES = ("subtask", "fashion_mnist")  # as command lines call them
+NAMES = ("subtask", "fashion_mnist", "purchases")  # as command lines call them
 
 
 def load(name: str) -> Dataset:
     """The data set that a command line calls `name`; refuses a name that does not exist."""
-    from datasets import fashion_mnist
+    from datasets import fashion_mnist, purchases
 
-    loaders = dict(zip(NAMES, (fashion_mnist.load_subtask, fashion_mnist.load)))
+    loaders = dict(zip(NAMES, (fashion_mnist.load_subtask, fashion_mnist.load, purchases.load)))
     if name not in loaders:
         refuse(f"--dataset {name}: unknown; choose one of {', '.join(NAMES)}")
     return loaders[name]()

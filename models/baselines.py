@@ -22,11 +22,15 @@ HISTORY_HEADER = ("epoch", "test_acc", "train_acc", "epsilon")
 
 @dataclass(frozen=True)
 class Baseline:
-    """A clean model, its test accuracy, and the SHA-256 of its file; suffix: what stands behind the names of trainings that use it."""
+    """A clean model, its test accuracy, and the SHA-256 of its file.
+
+    name: of the model's folder; suffix: what stands behind the names of trainings that use it.
+    """
 
     model: object
     accuracy: float
     sha256: str
+    name: str
     suffix: str = ""
 
     def hits(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
@@ -36,12 +40,8 @@ class Baseline:
 
 def train_clean(training: Training, dataset: Dataset, shapings: list[Shaping], learning_rate: float | None) -> None:
     """Train clean models and keep the best and the final epoch of each; those that are there already are left alone."""
-
-    def place(model: str) -> Path:
-        return layout.model_folder(training.dataset, model)
-
-    for group in stacks(training.network, cells_of(training, shapings, learning_rate, place, {})):
-        todo = [cell for cell in group if checkpoints.config(cell.folder, cell.settings) is None]
+    for group in stacks(training.network, clean_cells(training, dataset, shapings, learning_rate)):
+        todo = [cell for cell in group if kept_folder(cell) is None]
         if not todo:
             continue
         trainer = Trainer(training, dataset)
@@ -58,6 +58,27 @@ def train_clean(training: Training, dataset: Dataset, shapings: list[Shaping], l
                 keep_model(training, dataset, cell, lines, best[replica][1], engine.weights(replica))
 
 
+def clean_cells(training: Training, dataset: Dataset, shapings: list[Shaping], learning_rate: float | None) -> list[Cell]:
+    """The cells of clean models; a defended one's folder still lacks what it will have reached (`layout.reached_suffix`)."""
+
+    def place(model: str) -> Path:
+        return layout.model_folder(models_of(dataset, training), model)
+
+    return cells_of(training, shapings, learning_rate, place, {})
+
+
+def models_of(dataset: Dataset, training: Training) -> str:
+    """The folder of a data set's models: its name on the command line, but that of the purchases' stand-in."""
+    return dataset.name if training.dataset == "purchases" else training.dataset
+
+
+def kept_folder(cell: Cell) -> Path | None:
+    """Where the clean model of a cell lies, None where there is no whole one; refuses one that was trained otherwise or damaged."""
+    found = sorted(cell.folder.parent.glob(f"{cell.folder.name}_epoch_*")) if cell.shaping.defended else [cell.folder]
+    whole = [folder for folder in found if checkpoints.config(folder, cell.settings) is not None]
+    return whole[0] if whole else None
+
+
 def keep_model(
     training: Training, dataset: Dataset, cell: Cell, history: list[list[float]], best_weights: list, final_weights: list
 ) -> None:
@@ -71,18 +92,22 @@ def keep_model(
         models[name].set_weights(weights)
     best = max(lines, key=lambda line: line[1])  # the first of the best
     reached = {"best_epoch": best[0], "best_test_acc": best[1], "final_test_acc": lines[-1][1], "final_epsilon": str(lines[-1][3])}
-    checkpoints.save(cell.folder, models, {**cell.settings, **reached, "versions": cells.versions()}, HISTORY_HEADER, lines)
-    print(f"{cell.folder}: best test accuracy {best[1]:.4f} at epoch {best[0]}, final {lines[-1][1]:.4f}")
+    folder = cell.folder
+    if cell.shaping.defended:
+        folder = folder.with_name(folder.name + layout.reached_suffix(best[0], best[1], best[3]))
+    checkpoints.save(folder, models, {**cell.settings, **reached, "versions": cells.versions()}, HISTORY_HEADER, lines)
+    print(f"{folder}: best test accuracy {best[1]:.4f} at epoch {best[0]}, final {lines[-1][1]:.4f}")
 
 
-def baseline(training: Training, dataset: Dataset) -> Baseline:
-    """The clean undefended model that the paper's protocol gives, at its best epoch; it is trained if it is missing."""
+def baseline(training: Training, dataset: Dataset, shaping: Shaping = UNDEFENDED, learning_rate: float | None = None) -> Baseline:
+    """The clean model that the paper's protocol gives, at its best epoch; it is trained if it is missing."""
     published = protocol(training.dataset, training.network)
     clean = Training(training.dataset, training.network, "stack", published.optimizer, published.batch_size, published.epochs, layout.SEED)
-    train_clean(clean, dataset, [UNDEFENDED], None)
-    folder = layout.model_folder(clean.dataset, clean.model_name(UNDEFENDED, published.learning_rate))
+    train_clean(clean, dataset, [shaping], learning_rate)
+    folder = kept_folder(*clean_cells(clean, dataset, [shaping], learning_rate))
     config = checkpoints.config(folder)
-    return Baseline(_load(folder / checkpoints.BEST, training, dataset), config["best_test_acc"], config["sha256"][checkpoints.BEST])
+    model = _load(folder / checkpoints.BEST, training, dataset)
+    return Baseline(model, config["best_test_acc"], config["sha256"][checkpoints.BEST], folder.name)
 
 
 def baseline_from(path: Path, training: Training, dataset: Dataset) -> Baseline:
@@ -91,7 +116,7 @@ def baseline_from(path: Path, training: Training, dataset: Dataset) -> Baseline:
         refuse(f"--baseline {path}: no such .keras file; give one, or leave the option out to use the kept baseline")
     model = _load(path, training, dataset)
     digest = file_sha256(path)
-    unmeasured = Baseline(model, 0.0, digest, f"_from_{digest[:8]}")
+    unmeasured = Baseline(model, 0.0, digest, path.stem, f"_from_{digest[:8]}")
     return dataclasses.replace(unmeasured, accuracy=round(float(unmeasured.hits(dataset.x_test, dataset.y_test).mean()), 6))
 
 

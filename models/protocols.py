@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import argparse
 import math
 from dataclasses import dataclass
 
-from command_line import refuse
+from command_line import NOT_NEGATIVE, POSITIVE, refuse
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,20 @@ class Shaping:
 UNDEFENDED = Shaping()
 
 
+def shaping(text: str) -> Shaping:
+    """An argparse type: `undefended`, a clip norm such as 0.1, or a clip norm and a noise multiplier such as 4:0.0025."""
+    if text == "undefended":
+        return UNDEFENDED
+    clip_norm, _, noise_multiplier = text.partition(":")
+    try:
+        clip_norm = POSITIVE(clip_norm)
+        return Shaping(clip_norm, float(f"{NOT_NEGATIVE(noise_multiplier or '0') * clip_norm:.12g}"))
+    except argparse.ArgumentTypeError:
+        raise argparse.ArgumentTypeError(
+            f"{text!r} is not 'undefended', a clip norm (4) or a clip norm and a noise multiplier (4:0.0025)"
+        ) from None
+
+
 @dataclass(frozen=True)
 class Network:
     """The layers between the input and the logits: filters of each 3 x 3 convolution (a 2 x 2 max pool behind the last), units of each dense one."""
@@ -60,6 +75,8 @@ PROTOCOLS = {
     ("subtask", "lr"): Protocol("adam", 300, 40, 0.01, 0.01),
     ("fashion_mnist", "shallow-mlp"): Protocol("sgd", 100, 100, 0.04, 0.04),
     ("fashion_mnist", "badnet"): Protocol("sgd", 100, 80, 0.01, 0.01),
+    ("purchases", "lr"): Protocol("adam", 100, 100, 0.04, 0.08),
+    ("purchases", "shallow-mlp"): Protocol("adam", 100, 100, 0.001, 0.002),
 }
 
 

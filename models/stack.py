@@ -12,13 +12,15 @@ Convolutions (`models.convolution`) may stand before the dense layers of a stack
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import tensorflow as tf
 
-from models import networks
 from models.convolution import Front
+from models.optimizers import Optimizer
 from models.protocols import Shaping
 from models.shaping import clip_factors, noise
 
@@ -57,6 +59,10 @@ class Rows:
         weight = tf.ones([len(x), replicas]) if weight is None else tf.constant(weight, tf.float32)
         slots = np.arange(len(x)) if slots is None else slots
         return Rows(flat, tf.constant(y, tf.int32), is_poison, weight, tf.reduce_sum(tf.square(flat), 1), slots)
+
+    def keep(self, replicas: Sequence[int]) -> Rows:
+        """The rows of a stack of which only these replicas are left."""
+        return dataclasses.replace(self, weight=tf.gather(self.weight, replicas, axis=1))
 
 
 @dataclass(frozen=True)
@@ -122,8 +128,8 @@ class Record:
         return self.rows.weight.numpy()[self.epoch.order, replica]
 
 
-def batches(rows: Rows, batch_size: int, seed: int, epoch: int) -> Batches:
-    """Shuffle the slots and cut them into batches of `batch_size`, of which the last may be smaller.
+def batches(rows: Rows, batch_size: int, seed: int, epoch: int, short_last: bool = True) -> Batches:
+    """Shuffle the slots and cut them into batches of `batch_size`, of which the last may be smaller, or else takes what is left over.
 
     Which rows meet in a batch is random; within it the clean ones come first, so that the sums over clean and over poison rows
     are sums over slices.
@@ -133,6 +139,8 @@ def batches(rows: Rows, batch_size: int, seed: int, epoch: int) -> Batches:
     place[np.random.default_rng([seed, epoch]).permutation(count)] = np.arange(count)
     place = place[rows.slots]
     batch = place // batch_size
+    if not short_last:
+        batch = np.minimum(batch, max(count // batch_size, 1) - 1)
     order = np.lexsort((place, rows.is_poison, batch)).astype(np.int32)
     starts = np.concatenate([[0], np.cumsum(np.bincount(batch))]).astype(np.int32)
     return Batches(order, starts, np.bincount(batch, weights=~rows.is_poison).astype(np.int32))
@@ -143,6 +151,7 @@ class Stack:
 
     A dense kernel is kept as [replica, fan_out, fan_in] and the activations as [replica, units, batch], so that z = W a reads as on
     paper and the replicas of the first layer, whose input they share, lie side by side as one matrix [replica * fan_out, fan_in].
+    The number of replicas is no part of a variable's shape, so that `keep` can drop some without tracing the epoch anew.
     """
 
     def __init__(self, model: tf.keras.Model, shapings: list[Shaping], optimizer: str, learning_rate: float, seed: int) -> None:
@@ -151,26 +160,31 @@ class Stack:
         if front and len(shapings) > 1:
             raise ValueError(f"{model.name}: convolutions train in a stack of one, not of {len(shapings)}")
         self.initial = self._replicated(model)
-        self.parameters = [tf.Variable(values) for values in self.initial]
+        self.parameters = [tf.Variable(values, shape=[None, *values.shape[1:]]) for values in self.initial]
         self.kernels, self.biases = self.parameters[: len(dense)], self.parameters[len(dense) : 2 * len(dense)]
         convolutions = self.parameters[2 * len(dense) :]
         half = len(convolutions) // 2
         self.front = Front(model.input_shape[1:], front, convolutions[:half], convolutions[half:]) if front else None
-        self.optimizer = networks.optimizer(optimizer, learning_rate)
-        self.optimizer._create_all_weights(self.parameters)  # they must exist before the epoch is traced
-        self.clip_norms = tf.constant([shaping.clip_norm for shaping in shapings], tf.float32)
-        self.noise_stds = tf.constant([shaping.noise_std for shaping in shapings], tf.float32)
+        self.optimizer = Optimizer(optimizer, learning_rate, self.parameters)
+        self.clip_norms = tf.Variable([shaping.clip_norm for shaping in shapings], shape=[None], dtype=tf.float32)
+        self.noise_stds = tf.Variable([shaping.noise_std for shaping in shapings], shape=[None], dtype=tf.float32)
         self.clips = any(shaping.defended for shaping in shapings)
         self.adds_noise = any(shaping.noise_std > 0 for shaping in shapings)
 
     def reset(self, model: tf.keras.Model | None = None) -> None:
-        """Go back to the initial weights, or start from those of another model of the network, with a fresh optimiser; the traced epoch is kept."""
+        """Go back to all replicas' initial weights, or start from those of another model of the network, with a fresh optimiser; the traced epoch is kept."""
         if model is not None:
             self.initial = self._replicated(model)
         for parameter, value in zip(self.parameters, self.initial):
             parameter.assign(value)
-        for state in self.optimizer.variables():
-            state.assign(tf.zeros_like(state))
+        self.clip_norms.assign([shaping.clip_norm for shaping in self.shapings])
+        self.noise_stds.assign([shaping.noise_std for shaping in self.shapings])
+        self.optimizer.reset()
+
+    def keep(self, replicas: Sequence[int]) -> None:
+        """Go on with these replicas only, numbered from 0 in the order given, until the next reset; rows must follow (`Rows.keep`)."""
+        for values in (*self.parameters, *self.optimizer.moments, self.clip_norms, self.noise_stds):
+            values.assign(tf.gather(values, replicas))
 
     def train_epoch(self, rows: Rows, epoch: Batches, record: bool = False) -> Record | None:
         """Train every replica for one epoch over the batches that `batches` made; with `record`, return what the gradients were."""
@@ -188,6 +202,10 @@ class Stack:
         x: float32 [rows, features]; y: int32 [rows].
         """
         return self._hits(x, y, None if replica is None else tf.constant(replica)).numpy()
+
+    def probabilities(self, x: tf.Tensor) -> np.ndarray:
+        """The softmax outputs of each replica, float32 [replica, rows, classes]; x: float32 [rows, features]."""
+        return self._probabilities(x).numpy()
 
     def weights(self, replica: int) -> list[np.ndarray]:
         """The weights of one replica, as a Keras model of the network takes them."""
@@ -218,6 +236,11 @@ class Stack:
             features = self.front.forward(x[part])[0] if self.front else x[part]
             hits = hits.write(piece, tf.transpose(tf.argmax(_forward(features, kernels, biases)[-1], 1, tf.int32) == y[part]))
         return tf.transpose(hits.concat())
+
+    @tf.function(reduce_retracing=True)
+    def _probabilities(self, x):
+        features = self.front.forward(x)[0] if self.front else x
+        return tf.nn.softmax(tf.transpose(_forward(features, self.kernels, self.biases)[-1], [0, 2, 1]))
 
     @tf.function(reduce_retracing=True)
     def _epoch(self, x, y, weight, squared_norms, order, starts, clean, record):
@@ -273,7 +296,7 @@ class Stack:
             sums += self.front.sums(*maps, factors, examples)
         if self.adds_noise:
             sums = [
-                total + _along(self.noise_stds, total) * noise(total.shape[1:], self.seed, index, self.optimizer.iterations)
+                total + _along(self.noise_stds, total) * noise(total.shape[1:], self.seed, index, self.optimizer.steps)
                 for index, total in enumerate(sums)
             ]
         recorded = []
@@ -282,7 +305,7 @@ class Stack:
             squared = squared_inputs[-1] * squared_deltas[-1]
             recorded = [clean_kernel, poison_kernel, clean_bias, poison_bias, tf.transpose(squared), tf.transpose(inner)]
         seen = tf.maximum(tf.reduce_sum(weight, 1), 1.0)
-        self.optimizer.apply_gradients([(total / _along(seen, total), parameter) for total, parameter in zip(sums, self.parameters)])
+        self.optimizer.apply([total / _along(seen, total) for total in sums])
         return recorded
 
     def _backward(self, inputs, y):
@@ -332,16 +355,17 @@ def _forward(features, kernels, biases):
 def _product(kernel, layer):
     """W a of every replica and example, [replica, fan_out, batch]; `layer` is shared, [batch, fan_in], or [replica, fan_in, batch]."""
     if len(layer.shape) == 2:
-        replicas, fan_out, fan_in = kernel.shape
-        return tf.reshape(tf.matmul(tf.reshape(kernel, [replicas * fan_out, fan_in]), layer, transpose_b=True), [replicas, fan_out, -1])
+        _, fan_out, fan_in = kernel.shape
+        values = tf.matmul(tf.reshape(kernel, [-1, fan_in]), layer, transpose_b=True)
+        return tf.reshape(values, [-1, fan_out, tf.shape(layer)[0]])
     return tf.matmul(kernel, layer)
 
 
 def _kernel_sum(layer, delta):
     """Sum over the examples of d_i a_i^T, [replica, fan_out, fan_in]; `layer` as in `_product`, delta: [replica, fan_out, batch]."""
     if len(layer.shape) == 2:
-        replicas, fan_out, fan_in = delta.shape[0], delta.shape[1], layer.shape[1]
-        return tf.reshape(tf.matmul(tf.reshape(delta, [replicas * fan_out, -1]), layer), [replicas, fan_out, fan_in])
+        fan_out, fan_in = delta.shape[1], layer.shape[1]
+        return tf.reshape(tf.matmul(tf.reshape(delta, [-1, tf.shape(layer)[0]]), layer), [-1, fan_out, fan_in])
     return tf.matmul(delta, layer, transpose_b=True)
 
 

@@ -132,11 +132,15 @@ class Trainer:
             weight[first : first + len(poisons.y), [cell.poisons is not poisons for cell in group]] = 0
         return self.stack.Rows.of(x, y, np.arange(len(y)) >= len(data.y_train), len(group), weight, slots)
 
-    def epochs(self, engine, rows, label: str, record: bool = False) -> Iterator[tuple]:
-        """Train `engine`; yields (epoch, test accuracies float64 [replica], `models.stack.Record` or None) after each epoch."""
+    def epochs(self, engine, rows, label: str, record: bool = False, short_last: bool = True) -> Iterator[tuple]:
+        """Train `engine`; yields (epoch, test accuracies float64 [replica], `models.stack.Record` or None) after each epoch.
+
+        short_last: what becomes of the rows that are left over (`models.stack.batches`).
+        """
         progress = Progress(label, self.training.epochs)
         for epoch in range(1, self.training.epochs + 1):
-            recorded = engine.train_epoch(rows, self.stack.batches(rows, self.training.batch_size, self.training.seed, epoch), record)
+            batches = self.stack.batches(rows, self.training.batch_size, self.training.seed, epoch, short_last)
+            recorded = engine.train_epoch(rows, batches, record)
             accuracies = engine.hits(self.test.x, self.test.y).mean(1)
             progress.show(epoch, accuracies)
             yield epoch, accuracies, recorded

@@ -40,7 +40,13 @@ def write(folder: Path, results_name: str, header: Iterable[str], lines: Iterabl
     """Write a cell's CSV file and then its run.json; `measured` is what a repetition need not share, such as wall seconds."""
     path = folder / results_name
     write_csv(path, header, lines)
-    write_json(folder / layout.RUN, {"settings": settings, "results": {path.name: file_sha256(path)}, **measured, "versions": versions()})
+    write_json(layout.run_file(path), {"settings": settings, "results": {path.name: file_sha256(path)}, **measured, "versions": versions()})
+
+
+def read(path: Path) -> list[dict]:
+    """The lines of a CSV file of results, all text."""
+    with open(path, newline="") as stream:
+        return list(csv.DictReader(stream))
 
 
 def read_all(folder: Path, results_name: str) -> list[tuple[Path, dict, list[dict]]]:
@@ -51,8 +57,7 @@ def read_all(folder: Path, results_name: str) -> list[tuple[Path, dict, list[dic
         if run is None:
             print(f"left out: {path} (damaged, or without a run.json that belongs to it)", file=sys.stderr)
             continue
-        with open(path, newline="") as stream:
-            found.append((path, run["settings"], list(csv.DictReader(stream))))
+        found.append((path, run["settings"], read(path)))
     return found
 
 
@@ -63,7 +68,7 @@ def versions() -> dict[str, str]:
 
 def _whole(path: Path) -> dict | None:
     """The run.json of a CSV file of results, or None when either is missing or they do not belong together."""
-    run = read_json(path.with_name(layout.RUN))
+    run = read_json(layout.run_file(path))
     if run is None or not isinstance(run.get("settings"), dict) or not path.is_file():
         return None
     return run if run.get("results") == {path.name: file_sha256(path)} else None

@@ -59,6 +59,11 @@ def model_folder(dataset: str, model: str) -> Path:
     return MODELS / dataset / model
 
 
+def reached_suffix(epoch: int, accuracy: float, epsilon: float) -> str:
+    """What stands behind a defended clean model's name: its best epoch, and test accuracy and epsilon there, e.g. _epoch_95_acc_0.7086_eps_inf."""
+    return f"_epoch_{epoch}_acc_{accuracy:.4f}_eps_{epsilon}"
+
+
 def label_flips_file(dataset_name: str, ratio: float, seed: int) -> Path:
     """The poison file of random label flips on a data set, e.g. fashion_mnist_3_4.1.0_random_0.4.npz."""
     return POISONS / "indiscriminate" / "label-flips" / (seeded(f"{dataset_name}_random_{ratio}", seed) + ".npz")
@@ -79,6 +84,26 @@ def watermark_file(dataset_name: str, task: str, alpha: float) -> Path:
 def backdoor_file(dataset_name: str, label: int, ratio: float, patch: int, seed: int) -> Path:
     """The poison file of stamped rows, e.g. backdoors/fashion_mnist/4_0.01_14.npz."""
     return BACKDOORS / dataset_name / (seeded(f"{label}_{ratio}_{patch}", seed) + ".npz")
+
+
+def targeted_file(attack: str, dataset_name: str, model: str, budget: str, target: int) -> Path:
+    """The poison file of a target, against one clean model."""
+    return POISONS / "targeted" / attack / dataset_name / model / budget / f"poisons_for_{target}.npz"
+
+
+def targeted_results(attack: str, mode: str, dataset_name: str, model: str, budget: str, target: int) -> Path:
+    """The trials of a target, a line each: attack_w_<target>.csv; mode: oneshot or multipoison."""
+    return RESULTS / "tpoisoning" / attack / mode / dataset_name / model / budget / f"attack_w_{target}.csv"
+
+
+def targeted_analysis(attack: str, dataset_name: str, model: str) -> Path:
+    """The gradient analysis of one target's re-training."""
+    return ANALYSIS / "tpoisoning" / attack / dataset_name / model
+
+
+def run_file(results: Path) -> Path:
+    """What says how a CSV file of results was made and that it is whole: run.json, or, where a folder holds many, attack_w_<target>.run.json."""
+    return results.with_suffix(".run.json") if results.name.startswith("attack_w_") else results.with_name(RUN)
 
 
 def _hundredths(share: float) -> str:

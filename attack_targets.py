@@ -1,0 +1,267 @@
+#!/usr/bin/env python3
+"""Targeted clean-label poisoning: re-train a clean model on poisons that are to make it take a target for another class (section 6 of the paper).
+
+    python3 attack_targets.py --network lr --mode oneshot --shaping 4:0.0025 --stop-at-first
+        100 targets, each attacked with 1 of up to 100 poisons at a time -> results/tpoisoning/.../attack_w_<target>.csv
+    python3 attack_targets.py --network lr --mode multipoison --task 3 --tasks 10
+        every tenth target, from the third on, with 1, 2, ... 100 poisons together
+    python3 attack_targets.py --network lr --mode oneshot --shaping undefended 4:0.025 --record
+        gradients of the re-training on which the undefended attack first succeeds -> results/analysis/tpoisoning/.../param_updates/
+
+All trials of a target are replicas of one stack. Targets are test rows of the base class that the undefended clean model classifies correctly; models
+and poisons are made where they are missing. What is finished is not run again, and a target that another process is at is left to it.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import dataclasses
+import sys
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+import datasets
+from command_line import COUNT, INDEX, SEED, Parser, refuse, run
+from files import Lock
+from models import baselines, device
+from models.protocols import UNDEFENDED, Shaping, protocol, shaping
+from models.trainer import Cell, Trainer, Training, cells_of
+from poisons import poison_set, shafahi
+from results import cells, layout, param_updates
+
+TARGETS, EPOCHS = 100, 50  # the paper's: targets, and epochs of re-training
+MODES = ("oneshot", "multipoison")
+HEADER = (
+    "target", "poison", "success", "base_prob_before", "target_prob_before", "base_prob_after", "target_prob_after", "epoch", "test_acc", "epsilon",
+)  # fmt: skip
+ANALYSIS_HEADER = ("epoch", "base_class", "target_class", "target", "n_poison", "baseline_acc", "test_acc", "success")
+
+
+@dataclass
+class Attack:
+    """An attack on one clean model: all that its targets share. classes: the targets' own and the wanted one."""
+
+    dataset: datasets.Dataset
+    training: Training
+    shaping: Shaping
+    learning_rate: float | None
+    victim: baselines.Baseline
+    classes: tuple[int, int]
+    budget: shafahi.Budget
+    mode: str
+    stop_at_first: bool
+
+    def __post_init__(self) -> None:
+        self.crafter, self.crafting = shafahi.Crafter(self.victim.model), threading.Lock()
+
+    def poisons(self, target: int) -> poison_set.PoisonSet:
+        """The target's poisons, crafted where they are missing."""
+        with self.crafting:  # one at a time uses all cores
+            path, _ = shafahi.poison_file(self.crafter, self.dataset, self.training.network, self.victim, target, self.classes, self.budget)
+        return poison_set.load(path, self.dataset)
+
+    def cell(self, folder: Path, target: int, poisons: poison_set.PoisonSet) -> Cell:
+        """What the results of a target are checked by."""
+        more = {
+            "attack": shafahi.ATTACK, "dataset_name": self.dataset.name, "mode": self.mode, "target": target, "base_class": self.classes[0],
+            "target_class": self.classes[1], "budget": self.budget.name, "poisons": self.budget.poisons, "poison_sha256": poisons.file_sha256,
+            "model": self.victim.name, "model_sha256": self.victim.sha256, "baseline_acc": self.victim.accuracy, "stop_at_first": self.stop_at_first,
+        }  # fmt: skip
+        return cells_of(self.training, [self.shaping], self.learning_rate, lambda _: folder, more)[0]
+
+
+def main() -> None:
+    options = parse()
+    dataset = datasets.load(options.dataset)
+    shafahi.check_targets(options.target, dataset.y_test, options.base_class)
+    shafahi.base_rows(dataset.y_train, options.target_class, options.poisons)
+    workers = device.start(options.gpu, -(-(len(options.target) or options.targets) // options.tasks), options.cores)
+    targets = options.target or choose_targets(options, dataset)
+    if options.record:
+        attacks = [attack_on(options, dataset, chosen) for chosen in dict.fromkeys([UNDEFENDED, *options.shaping])]
+        target, poison = first_success(attacks[0], targets)
+        for attack in attacks:
+            if attack.shaping in options.shaping:
+                record(attack, target, poison)
+        return
+    for chosen in options.shaping:
+        attack_all(attack_on(options, dataset, chosen), targets[options.task - 1 :: options.tasks], workers)
+
+
+def parse():
+    parser = Parser(__doc__)
+    shafahi.add_attack_options(parser)
+    parser.add_argument("--mode", required=True, choices=MODES, help="one poison at a time, or the k nearest together for k = 1, 2, ...")
+    parser.add_argument(
+        "--shaping",
+        type=shaping,
+        nargs="+",
+        default=[UNDEFENDED],
+        help="attacked models: undefended, a clip norm, or clip norm:noise multiplier",
+    )
+    parser.add_argument("--targets", type=COUNT, default=TARGETS, help="how many (default: %(default)s)")
+    parser.add_argument("--target", type=INDEX, nargs="+", default=[], help="these rows of the test set instead")
+    parser.add_argument("--epochs", type=COUNT, default=EPOCHS, help="of re-training (default: %(default)s)")
+    parser.add_argument(
+        "--stop-at-first", action="store_true", help="end a target at its first success, as the paper does (default: run every trial)"
+    )
+    parser.add_argument("--task", type=COUNT, default=1, help="which part of the targets to attack (default: %(default)s)")
+    parser.add_argument("--tasks", type=COUNT, default=1, help="into how many parts they are dealt out (default: %(default)s)")
+    parser.add_argument("--record", action="store_true", help="record the gradients of one re-training instead")
+    parser.add_argument("--cores", type=COUNT, help="CPU cores to use (default: all that the process may)")
+    parser.add_argument("--seed", type=SEED, default=layout.SEED, help="of order and noise of the re-training (default: %(default)s)")
+    options = parser.parse_args()
+    shafahi.finish_attack_options(options)
+    if options.task > options.tasks:
+        refuse(f"--task {options.task}: there are {options.tasks} tasks; choose one of 1 to {options.tasks}, or raise --tasks")
+    if options.record and options.mode != "oneshot":
+        refuse(f"--record: the recorded re-training has one poison; use --mode oneshot, not {options.mode}")
+    options.target, options.shaping = list(dict.fromkeys(options.target)), list(dict.fromkeys(options.shaping))
+    return options
+
+
+def attack_on(options, dataset: datasets.Dataset, chosen: Shaping) -> Attack:
+    """The attack on the clean model of one shaping, which is trained where it is missing."""
+    published = protocol(options.dataset, options.network)
+    training = Training(options.dataset, options.network, "stack", published.optimizer, published.batch_size, options.epochs, options.seed)
+    victim = baselines.baseline(training, dataset, chosen, options.learning_rate)
+    classes = (options.base_class, options.target_class)
+    stop = options.stop_at_first or options.record
+    return Attack(dataset, training, chosen, options.learning_rate, victim, classes, options.budget, options.mode, stop)
+
+
+def choose_targets(options, dataset: datasets.Dataset) -> list[int]:
+    """The first test rows of the base class that the paper's undefended clean model of the network classifies correctly: the same for all shapings."""
+    published = protocol(options.dataset, options.network)
+    training = Training(options.dataset, options.network, "stack", published.optimizer, published.batch_size, published.epochs, layout.SEED)
+    right = baselines.baseline(training, dataset).hits(dataset.x_test, dataset.y_test)[0]
+    found = np.flatnonzero(right & (dataset.y_test == options.base_class))
+    if len(found) < options.targets:
+        refuse(
+            f"--targets {options.targets}: {len(found)} test rows of class {options.base_class} are classified correctly; ask for {len(found)} at most"
+        )
+    return found[: options.targets].tolist()
+
+
+def results_file(attack: Attack, target: int) -> Path:
+    budget = attack.budget.name + (f"_epochs_{attack.training.epochs}" if attack.training.epochs != EPOCHS else "")
+    model = attack.victim.name
+    return layout.targeted_results(
+        shafahi.ATTACK, attack.mode, attack.dataset.name, layout.seeded(model, attack.training.seed), budget, target
+    )
+
+
+def attack_all(attack: Attack, targets: list[int], workers: int) -> None:
+    """Attack the targets, each worker one at a time with a stack of its own."""
+    folder = results_file(attack, 0).parent
+    folder.mkdir(parents=True, exist_ok=True)
+    locks, mine = Lock(folder / "attack_w.lock"), threading.local()
+    label = f"{attack.mode}, {attack.victim.name}"
+
+    def work(number: int, target: int) -> None:
+        place = f"{label}: target {target} ({number} of {len(targets)})"
+        if not locks.take(target):
+            print(f"{place}: another process is at it, left to that one", file=sys.stderr, flush=True)
+            return
+        lines, seconds = attack_target(attack, target, mine)
+        locks.release(target)
+        hit = next((line for line in lines if line["poison"] != "0" and line["success"] == "True"), None)
+        what = (
+            f"{'poison' if attack.mode == 'oneshot' else 'poisons 1 to'} {hit['poison']} succeeded, epoch {hit['epoch']}"
+            if hit
+            else "no success"
+        )
+        print(
+            f"{place}: {what}, {len(lines) - 1} trials, {f'{seconds:.1f} s' if seconds else 'finished before'}", file=sys.stderr, flush=True
+        )
+
+    with concurrent.futures.ThreadPoolExecutor(workers) as pool:
+        jobs = [pool.submit(work, number, target) for number, target in enumerate(targets, 1)]
+        try:
+            for job in jobs:
+                job.result()
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+
+
+def attack_target(attack: Attack, target: int, mine: threading.local) -> tuple[list[dict], float]:
+    """Run a target's trials, unless they are finished; returns the lines of its CSV file, all text, and the seconds it took.
+
+    mine: keeps the calling thread's stack from target to target.
+    """
+    from models import trials
+
+    path, poisons = results_file(attack, target), attack.poisons(target)
+    cell = attack.cell(path.parent, target, poisons)
+    whole = {**cell.settings, "stop_at_first": False}  # every trial was run: that answers a request for the first success, too
+    if cells.finished(path.parent, path.name, cell.settings) or cells.finished(path.parent, path.name, whole):
+        return cells.read(path), 0.0
+    began = time.monotonic()
+    if getattr(mine, "attack", None) is not attack:
+        shapings = [attack.shaping] * max(len(group) for group in trials.groups(attack.budget.poisons))
+        mine.engine = trials.stack.Stack(attack.victim.model, shapings, attack.training.optimizer, cell.learning_rate, attack.training.seed)
+        mine.attack = attack
+    setting = trials.Setting(attack.dataset, attack.mode, attack.training.batch_size, attack.training.epochs, attack.training.seed)
+    x_target, (base_class, target_class) = attack.dataset.x_test[target], attack.classes
+    ended = trials.run(mine.engine, setting, poisons.x, poisons.y, x_target, target_class, len(poisons.y), attack.stop_at_first)
+    logits = attack.victim.model.predict(x_target[np.newaxis], verbose=0)[0].astype(np.float64)
+    before = np.exp(logits - logits.max()) / np.exp(logits - logits.max()).sum()
+    lines, batch_size = [], attack.training.batch_size
+    places = len(attack.dataset.y_train) + (1 if attack.mode == "oneshot" else len(poisons.y))
+    for trial in ended:
+        probabilities = (before[base_class], before[target_class], trial.probabilities[base_class], trial.probabilities[target_class])
+        spent = cell.epsilon(places // batch_size * batch_size, trial.epoch)
+        shown = [float(f"{value:.8g}") for value in probabilities]
+        lines.append([target, trial.poison, trial.success, *shown, trial.epoch, round(trial.test_acc, 6), spent])
+    seconds = time.monotonic() - began
+    cells.write(path.parent, path.name, HEADER, lines, cell.settings, {"wall_seconds": round(seconds, 3)})
+    return cells.read(path), seconds
+
+
+def first_success(attack: Attack, targets: list[int]) -> tuple[int, int]:
+    """The first target that the undefended oneshot attack hits, and the number of the poison; runs what is not finished, and refuses when none is hit."""
+    mine = threading.local()
+    for target in targets:
+        for line in attack_target(attack, target, mine)[0]:
+            if line["success"] == "True" and line["poison"] != "0":
+                return target, int(line["poison"])
+    refuse(f"--record: the undefended attack succeeds on none of {len(targets)} targets; give more with --targets or --poisons")
+
+
+def record(attack: Attack, target: int, poison: int) -> None:
+    """Re-train a clean model on one of the target's poisons, over all epochs, and keep the gradients of clean and poison rows."""
+    from models import trials
+
+    folder = layout.targeted_analysis(shafahi.ATTACK, attack.dataset.name, layout.seeded(attack.victim.name, attack.training.seed))
+    poisons = attack.poisons(target)
+    poisons = dataclasses.replace(poisons, x=poisons.x[poison - 1 : poison], y=poisons.y[poison - 1 : poison])
+    if not len(poisons.y):
+        refuse(
+            f"--record: {attack.victim.name} has no poison {poison} of target {target} within the feature distance; give another --target"
+        )
+    cell = attack.cell(folder, target, poisons)
+    cell.settings["poison"] = poison
+    if cells.finished(folder, layout.ANALYSIS_RESULTS, cell.settings):
+        print(f"{folder}: finished before", file=sys.stderr)
+        return
+    cells.begin(folder)
+    trainer = Trainer(attack.training, attack.dataset, attack.victim.model)
+    engine = trainer.engine([cell])
+    rows = trials.rows_of(trials.Setting(attack.dataset, "oneshot", 0, 0, 0), poisons.x, poisons.y, range(1, 2))
+    lines = []
+    for epoch, accuracies, gradients in trainer.epochs(
+        engine, rows, f"target {target}, {attack.victim.name}", record=True, short_last=False
+    ):
+        success = engine.probabilities(attack.dataset.x_test[target].reshape(1, -1))[0, 0].argmax() == attack.classes[1]
+        lines.append([epoch, *attack.classes, target, 1, attack.victim.accuracy, round(float(accuracies[0]), 6), bool(success)])
+        param_updates.write_epoch(folder / layout.PARAM_UPDATES, epoch, gradients, 0)
+    cells.write(folder, layout.ANALYSIS_RESULTS, ANALYSIS_HEADER, lines, cell.settings, {})
+
+
+if __name__ == "__main__":
+    run(main)

@@ -1,0 +1,116 @@
+"""The trials of a targeted attack: re-trainings of one clean model, each on some of a target's poisons, as replicas of a stack.
+
+A trial succeeds when, at the end of any epoch, the model takes the target for the wanted class; it then leaves the stack. In mode `oneshot` trial
+k sees the k-th poison alone, in mode `multipoison` the first k together. Trial 0 sees none: what it does, the poisons did not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from models import stack
+
+MODES = ("oneshot", "multipoison")
+GROUPS = (
+    11,
+    40,
+)  # trials that train together: few at first, since many targets fall to an early one; then as many as a core's cache holds, again and again
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A trial's end: at its success or, without one, after the last epoch.
+
+    poison: its number; probabilities: float32 [classes] of the target; test_acc: of the re-trained model.
+    """
+
+    poison: int
+    success: bool
+    probabilities: np.ndarray
+    epoch: int
+    test_acc: float
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What the trials of all targets share: the clean rows (a `datasets.Dataset`), mode, batch size, epochs and seed of the order."""
+
+    dataset: object
+    mode: str
+    batch_size: int
+    epochs: int
+    seed: int
+
+
+def groups(trials: int) -> Iterator[range]:
+    """The trials 0 to `trials` in groups."""
+    first, size = 0, GROUPS[0]
+    while first <= trials:
+        yield range(first, min(first + size, trials + 1))
+        first, size = first + size, GROUPS[1]
+
+
+def rows_of(setting: Setting, x: np.ndarray, y: np.ndarray, trials: range) -> stack.Rows:
+    """The rows that a group of trials sees: the clean ones, and of the poisons x, y those that each of the trials takes.
+
+    A oneshot trial's poison takes the same place in an epoch's order as every other's; of several poisons each has its own place, which stays empty
+    for a trial that does not see it. So a trial is the same in whatever group it runs.
+    """
+    data, clean, poison = setting.dataset, len(setting.dataset.y_train), np.arange(len(y))
+    if setting.mode == "oneshot":
+        poison = np.array([trial - 1 for trial in trials if trial])
+        seen, places = poison[:, np.newaxis] + 1 == np.array(trials), np.full(len(poison), clean)
+    else:
+        seen, places = poison[:, np.newaxis] + 1 <= np.array(trials), clean + poison
+    x, y = np.concatenate([data.x_train, x[poison]]), np.concatenate([data.y_train, y[poison]])
+    weight = np.concatenate([np.ones((clean, len(trials)), np.float32), seen.astype(np.float32)])
+    return stack.Rows.of(x, y, np.arange(len(y)) >= clean, len(trials), weight, np.concatenate([np.arange(clean), places]))
+
+
+def run(
+    engine: stack.Stack, setting: Setting, x: np.ndarray, y: np.ndarray, target: np.ndarray, wanted: int, trials: int, stop_at_first: bool
+) -> list[Trial]:
+    """Run trials 0 to `trials` with the poisons x, y against the target; returns them in order.
+
+    engine: a stack of as many replicas as a group has or more, all of one shaping, that starts from the clean model. stop_at_first: end with the
+    first trial that succeeds, as if one were run after the other: those behind it are not returned.
+    """
+    ended = []
+    for group in groups(trials):
+        ended += run_group(engine, setting, rows_of(setting, x, y, group), group, target, wanted, stop_at_first)
+        succeeded = [trial.poison for trial in ended if trial.success and trial.poison]
+        if stop_at_first and succeeded:
+            ended = [trial for trial in ended if trial.poison <= min(succeeded)]
+            break
+    return sorted(ended, key=lambda trial: trial.poison)
+
+
+def run_group(
+    engine: stack.Stack, setting: Setting, rows: stack.Rows, group: range, target: np.ndarray, wanted: int, stop_at_first: bool
+) -> list[Trial]:
+    """Run one group to its end; see `run`."""
+    data, ended, running = setting.dataset, [], np.array(group)
+    engine.reset()
+    engine.keep(range(len(group)))
+    for epoch in range(1, setting.epochs + 1):
+        # The row that one poison is too many, alone in a last batch and so a step of its own, would cost a model 2 points of accuracy.
+        engine.train_epoch(rows, stack.batches(rows, setting.batch_size, setting.seed, epoch, short_last=False))
+        probabilities = engine.probabilities(target.reshape(1, -1))[:, 0]
+        success = probabilities.argmax(1) == wanted
+        ends = success | (epoch == setting.epochs)
+        for replica in np.flatnonzero(ends):
+            accuracy = float(engine.hits(data.x_test, data.y_test, replica).mean())
+            ended.append(Trial(int(running[replica]), bool(success[replica]), probabilities[replica], epoch, accuracy))
+        stays = ~ends
+        if stop_at_first and (success & (running > 0)).any():
+            stays &= running < running[success & (running > 0)].min()
+        if not stays.any():
+            break
+        if not stays.all():
+            left = np.flatnonzero(stays)
+            engine.keep(left)
+            rows, running = rows.keep(left), running[left]
+    return ended
