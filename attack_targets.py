@@ -81,6 +81,9 @@ def main() -> None:
     shafahi.base_rows(dataset.y_train, options.target_class, options.poisons)
     workers = device.start(options.gpu, -(-(len(options.target) or options.targets) // options.tasks), options.cores)
     targets = options.target or choose_targets(options, dataset)
+    if options.list:
+        print(*targets[options.task - 1 :: options.tasks], sep="\n")
+        return
     if options.record:
         attacks = [attack_on(options, dataset, chosen) for chosen in dict.fromkeys([UNDEFENDED, *options.shaping])]
         target, poison = first_success(attacks[0], targets)
@@ -111,6 +114,7 @@ def parse():
     )
     parser.add_argument("--task", type=COUNT, default=1, help="which part of the targets to attack (default: %(default)s)")
     parser.add_argument("--tasks", type=COUNT, default=1, help="into how many parts they are dealt out (default: %(default)s)")
+    parser.add_argument("--list", action="store_true", help="print the targets, and attack none")
     parser.add_argument("--record", action="store_true", help="record the gradients of one re-training instead")
     parser.add_argument("--cores", type=COUNT, help="CPU cores to use (default: all that the process may)")
     parser.add_argument("--seed", type=SEED, default=layout.SEED, help="of order and noise of the re-training (default: %(default)s)")

@@ -112,7 +112,8 @@ class Crafter:
             if tf.reduce_all(done):
                 break
             forward = x - along(step) * gradient
-            backward = tf.clip_by_value((forward + along(step) * beta * base) / (1 + along(step) * beta), 0.0, 1.0)
+            pull = 2 * along(step) * beta  # their algorithm leaves out the 2, and so minimises for half of beta
+            backward = tf.clip_by_value((forward + pull * base) / (1 + pull), 0.0, 1.0)
             new_distance, new_gradient = distance_and_gradient(backward)
             new_objective = new_distance + beta * tf.reduce_sum(tf.square(backward - base), axes)
             better = ~done & (new_objective <= objective)

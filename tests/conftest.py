@@ -58,6 +58,13 @@ def subtask():
 
 
 @pytest.fixture(scope="session")
+def purchases():
+    import datasets
+
+    return datasets.load("purchases")
+
+
+@pytest.fixture(scope="session")
 def full():
     """All of FashionMNIST, where it is."""
     import datasets

