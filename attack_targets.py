@@ -77,8 +77,7 @@ class Attack:
 def main() -> None:
     options = parse()
     dataset = datasets.load(options.dataset)
-    shafahi.check_targets(options.target, dataset.y_test, options.base_class)
-    shafahi.base_rows(dataset.y_train, options.target_class, options.poisons)
+    shafahi.check_attack(options, dataset)
     workers = device.start(options.gpu, -(-(len(options.target) or options.targets) // options.tasks), options.cores)
     targets = options.target or choose_targets(options, dataset)
     if options.list:

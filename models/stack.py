@@ -160,7 +160,7 @@ class Stack:
         if front and len(shapings) > 1:
             raise ValueError(f"{model.name}: convolutions train in a stack of one, not of {len(shapings)}")
         self.initial = self._replicated(model)
-        self.parameters = [tf.Variable(values, shape=[None, *values.shape[1:]]) for values in self.initial]
+        self.parameters = [tf.Variable(values, shape=[1 if front else None, *values.shape[1:]]) for values in self.initial]
         self.kernels, self.biases = self.parameters[: len(dense)], self.parameters[len(dense) : 2 * len(dense)]
         convolutions = self.parameters[2 * len(dense) :]
         half = len(convolutions) // 2

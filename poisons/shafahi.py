@@ -61,9 +61,14 @@ def base_rows(y_train: np.ndarray, target_class: int, count: int) -> np.ndarray:
     return rows[:count]
 
 
-def check_targets(targets: list[int], y_test: np.ndarray, base_class: int) -> None:
-    """Refuse a target that is no row of the test set, or not of the base class."""
-    for target in targets:
+def check_attack(options, dataset: datasets.Dataset) -> None:
+    """Refuse classes that the data do not have, a target that is no test row or not of the base class, and too few rows to make poisons of."""
+    for option, label in (("--base-class", options.base_class), ("--target-class", options.target_class)):
+        if label >= dataset.classes:
+            refuse(f"{option} {label}: {dataset.name} has classes 0 to {dataset.classes - 1}; choose one of them")
+    base_rows(dataset.y_train, options.target_class, options.poisons)
+    y_test, base_class = dataset.y_test, options.base_class
+    for target in options.target:
         if target >= len(y_test):
             refuse(f"--target {target}: the test set has rows 0 to {len(y_test) - 1}; choose one of them")
         if y_test[target] != base_class:
@@ -167,8 +172,7 @@ def poison_file(
 def main() -> None:
     options = parse()
     dataset = datasets.load(options.dataset)
-    check_targets(options.target, dataset.y_test, options.base_class)
-    base_rows(dataset.y_train, options.target_class, options.budget.poisons)
+    check_attack(options, dataset)
     device.start(options.gpu)
     published = protocol(options.dataset, options.network)
     training = Training(options.dataset, options.network, "stack", published.optimizer, published.batch_size, published.epochs, layout.SEED)

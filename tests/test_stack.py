@@ -329,3 +329,65 @@ def test_a_network_that_the_stack_cannot_train_is_refused():
         stack.Stack(strided, [UNDEFENDED], "sgd", 0.1, 3)
     with pytest.raises(ValueError, match="stack of one"):
         stack.Stack(networks.build("badnet", SHAPE, 3, 7), [UNDEFENDED] * 2, "sgd", 0.1, 3)
+
+
+# --- replicas that leave ---
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "sgd"])
+def test_the_replicas_that_are_kept_go_on_as_if_nothing_had_happened(optimizer):
+    x, y, is_poison = toy()
+    shapings = [UNDEFENDED, Shaping(0.1), Shaping(0.5, 0.2), Shaping(4.0), Shaping(0.1, 0.1)]
+    weight = np.random.default_rng(3).integers(0, 2, (70, 5)).astype(np.float32)
+    model, kept = networks.build("shallow-mlp", SHAPE, 3, 7), [4, 0, 2]
+    whole, shrunk = (stack.Stack(model, shapings, optimizer, 0.01, 7) for _ in range(2))
+    rows = stack.Rows.of(x, y, is_poison, 5, weight)
+    orders = [stack.batches(rows, 20, 7, epoch) for epoch in (1, 2, 3)]
+    for order in orders:
+        whole.train_epoch(rows, order)
+    shrunk.train_epoch(rows, orders[0])
+    shrunk.keep(kept)
+    left = rows.keep(kept)
+    for order in orders[1:]:
+        shrunk.train_epoch(left, order)
+    assert shrunk.probabilities(rows.x).shape == (3, 70, 3)
+    for place, replica in enumerate(kept):
+        for ours, theirs in zip(shrunk.weights(place), whole.weights(replica)):
+            assert np.allclose(ours, theirs, atol=1e-6)
+    shrunk.reset()  # all of them are back
+    for order in orders:
+        shrunk.train_epoch(rows, order)
+    for replica in range(5):
+        assert all(np.array_equal(ours, theirs) for ours, theirs in zip(shrunk.weights(replica), whole.weights(replica)))
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "sgd"])
+def test_updates_are_those_of_the_legacy_keras_optimisers(optimizer):
+    from models.optimizers import Optimizer
+
+    random = np.random.default_rng(0)
+    start = [random.normal(size=shape).astype(np.float32) for shape in ((2, 3, 4), (2, 3))]
+    ours, theirs = ([tf.Variable(values) for values in start] for _ in range(2))
+    stepper, keras = Optimizer(optimizer, 0.03, ours), networks.optimizer(optimizer, 0.03)
+    for _ in range(5):
+        gradients = [tf.constant(random.normal(size=values.shape), tf.float32) for values in start]
+        stepper.apply(gradients)
+        keras.apply_gradients(zip(gradients, theirs))
+    for mine, other in zip(ours, theirs):
+        assert np.array_equal(mine.numpy(), other.numpy())
+
+
+def test_probabilities_are_the_models_softmax():
+    x, _, _ = toy()
+    model = networks.build("shallow-mlp", SHAPE, 3, 7)
+    engine = stack.Stack(model, [UNDEFENDED] * 2, "sgd", 0.1, 7)
+    expected = tf.nn.softmax(model(x)).numpy()
+    assert all(np.allclose(values, expected, atol=1e-6) for values in engine.probabilities(x.reshape(70, -1)))
+
+
+def test_what_is_left_over_can_join_the_last_batch():
+    x, y, is_poison = toy()
+    rows = stack.Rows.of(x, y, is_poison, 1)
+    order = stack.batches(rows, 30, 7, 1, short_last=False)
+    assert np.diff(order.starts).tolist() == [30, 40] and sorted(order.order) == list(range(70))
+    assert np.diff(stack.batches(rows, 100, 7, 1, short_last=False).starts).tolist() == [70]
