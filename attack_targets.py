@@ -56,13 +56,20 @@ class Attack:
     stop_at_first: bool
 
     def __post_init__(self) -> None:
-        self.crafter, self.crafting = shafahi.Crafter(self.victim.model), threading.Lock()
+        self.crafter, self.one_at_a_time = shafahi.Crafter(self.victim.model), threading.Lock()
 
     def poisons(self, target: int) -> poison_set.PoisonSet:
         """The target's poisons, crafted where they are missing."""
-        with self.crafting:  # one at a time uses all cores
+        with self.one_at_a_time:
             path, _ = shafahi.poison_file(self.crafter, self.dataset, self.training.network, self.victim, target, self.classes, self.budget)
         return poison_set.load(path, self.dataset)
+
+    def probabilities(self, target: int) -> np.ndarray:
+        """The softmax outputs of the clean model for the target, float64 [classes]."""
+        with self.one_at_a_time:
+            logits = self.victim.model.predict(self.dataset.x_test[target][np.newaxis], verbose=0)[0].astype(np.float64)
+        exponentials = np.exp(logits - logits.max())
+        return exponentials / exponentials.sum()
 
     def cell(self, folder: Path, target: int, poisons: poison_set.PoisonSet) -> Cell:
         """What the results of a target are checked by."""
@@ -151,11 +158,11 @@ def choose_targets(options, dataset: datasets.Dataset) -> list[int]:
 
 
 def results_file(attack: Attack, target: int) -> Path:
-    budget = attack.budget.name + (f"_epochs_{attack.training.epochs}" if attack.training.epochs != EPOCHS else "")
-    model = attack.victim.name
-    return layout.targeted_results(
-        shafahi.ATTACK, attack.mode, attack.dataset.name, layout.seeded(model, attack.training.seed), budget, target
-    )
+    budget, epochs = shafahi.budget_folder(attack.budget, attack.classes[1]), attack.training.epochs
+    if epochs != EPOCHS:
+        budget += f"_epochs_{epochs}"
+    model = layout.seeded(attack.victim.name, attack.training.seed)
+    return layout.targeted_results(shafahi.ATTACK, attack.mode, attack.dataset.name, model, budget, target)
 
 
 def attack_all(attack: Attack, targets: list[int], workers: int) -> None:
@@ -172,15 +179,11 @@ def attack_all(attack: Attack, targets: list[int], workers: int) -> None:
             return
         lines, seconds = attack_target(attack, target, mine)
         locks.release(target)
-        hit = next((line for line in lines if line["poison"] != "0" and line["success"] == "True"), None)
-        what = (
-            f"{'poison' if attack.mode == 'oneshot' else 'poisons 1 to'} {hit['poison']} succeeded, epoch {hit['epoch']}"
-            if hit
-            else "no success"
-        )
-        print(
-            f"{place}: {what}, {len(lines) - 1} trials, {f'{seconds:.1f} s' if seconds else 'finished before'}", file=sys.stderr, flush=True
-        )
+        hit = success_of(lines)
+        which = "poison" if attack.mode == "oneshot" else "poisons 1 to"
+        what = f"{which} {hit['poison']} succeeded, epoch {hit['epoch']}" if hit else "no success"
+        took = f"{seconds:.1f} s" if seconds else "finished before"
+        print(f"{place}: {what}, {len(lines) - 1} trials, {took}", file=sys.stderr, flush=True)
 
     with concurrent.futures.ThreadPoolExecutor(workers) as pool:
         jobs = [pool.submit(work, number, target) for number, target in enumerate(targets, 1)]
@@ -210,29 +213,32 @@ def attack_target(attack: Attack, target: int, mine: threading.local) -> tuple[l
         mine.engine = trials.stack.Stack(attack.victim.model, shapings, attack.training.optimizer, cell.learning_rate, attack.training.seed)
         mine.attack = attack
     setting = trials.Setting(attack.dataset, attack.mode, attack.training.batch_size, attack.training.epochs, attack.training.seed)
-    x_target, (base_class, target_class) = attack.dataset.x_test[target], attack.classes
+    x_target, target_class = attack.dataset.x_test[target], attack.classes[1]
     ended = trials.run(mine.engine, setting, poisons.x, poisons.y, x_target, target_class, len(poisons.y), attack.stop_at_first)
-    logits = attack.victim.model.predict(x_target[np.newaxis], verbose=0)[0].astype(np.float64)
-    before = np.exp(logits - logits.max()) / np.exp(logits - logits.max()).sum()
-    lines, batch_size = [], attack.training.batch_size
-    places = len(attack.dataset.y_train) + (1 if attack.mode == "oneshot" else len(poisons.y))
+    before, batch_size = attack.probabilities(target), attack.training.batch_size
+    rows = len(attack.dataset.y_train) + (1 if attack.mode == "oneshot" else len(poisons.y))
+    lines = []
     for trial in ended:
-        probabilities = (before[base_class], before[target_class], trial.probabilities[base_class], trial.probabilities[target_class])
-        spent = cell.epsilon(places // batch_size * batch_size, trial.epoch)
-        shown = [float(f"{value:.8g}") for value in probabilities]
-        lines.append([target, trial.poison, trial.success, *shown, trial.epoch, round(trial.test_acc, 6), spent])
+        probabilities = [float(f"{model[label]:.8g}") for model in (before, trial.probabilities) for label in attack.classes]
+        spent = cell.epsilon(rows // batch_size * batch_size, trial.epoch)  # what is left over joins the last batch
+        lines.append([target, trial.poison, trial.success, *probabilities, trial.epoch, round(trial.test_acc, 6), spent])
     seconds = time.monotonic() - began
     cells.write(path.parent, path.name, HEADER, lines, cell.settings, {"wall_seconds": round(seconds, 3)})
     return cells.read(path), seconds
+
+
+def success_of(lines: list[dict]) -> dict | None:
+    """The first line of a trial with poisons that succeeded."""
+    return next((line for line in lines if line["poison"] != "0" and line["success"] == "True"), None)
 
 
 def first_success(attack: Attack, targets: list[int]) -> tuple[int, int]:
     """The first target that the undefended oneshot attack hits, and the number of the poison; runs what is not finished, and refuses when none is hit."""
     mine = threading.local()
     for target in targets:
-        for line in attack_target(attack, target, mine)[0]:
-            if line["success"] == "True" and line["poison"] != "0":
-                return target, int(line["poison"])
+        hit = success_of(attack_target(attack, target, mine)[0])
+        if hit:
+            return target, int(hit["poison"])
     refuse(f"--record: the undefended attack succeeds on none of {len(targets)} targets; give more with --targets or --poisons")
 
 

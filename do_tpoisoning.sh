@@ -11,7 +11,7 @@
 #   sbatch purchases-tpoisoning-one-array.sh              every task, as one job array
 #   TOTPROCS=2 ./purchases-tpoisoning-one-array.sh        every task here, two at a time, which share the cores
 #
-# With TOTPROCS in the environment of this script, they are run at once. A task skips what is finished, leaves a target that another task is at to
+# With TOTPROCS in the environment of this script, they are run at once. Written again, the scripts change what queued tasks will do. A task skips what is finished, leaves a target that another task is at to
 # that one, and can be killed and run again. On 2 cores a target takes 2 to 16 s (lr), 10 s to 3 minutes (shallow-mlp).
 # Results: results/tpoisoning/clean-labels/<oneshot|multipoison>/<data>/<model>/<budget>/attack_w_<target>.csv; python3 report.py counts them.
 set -euo pipefail
@@ -30,7 +30,7 @@ POISONS=${POISONS:-100}                                       # base rows to mak
 EPOCHS=${EPOCHS:-50}                                          # of re-training
 STOP=${STOP:-1}                                               # 0: every trial to its end, instead of the first success
 RATE=${RATE:-}                                                # learning rate; the paper's is twice as high under DP-SGD
-TOTTASKS=${TOTTASKS:-10}
+TOTTASKS=${TOTTASKS:-10}                                      # a model; Slurm's default limit is 1000 tasks in a job array
 TOTPROCS=${TOTPROCS:-}
 CPUS=${CPUS:-2}                                               # cores that Slurm is asked for, a task
 export PYTHON=${PYTHON:-$([[ -x .venv/bin/python ]] && echo "$PWD/.venv/bin/python" || echo python3)}
@@ -64,7 +64,7 @@ for network in "${NETWORKS[@]}"; do
             cat > "$script" <<SCRIPT
 #!/usr/bin/env bash
 #SBATCH --job-name=${script%.sh}
-#SBATCH --output=logs/%x.log
+#SBATCH --output="$PWD/logs/%x.log"
 $header
 # $2 attacks on the $network, $shaping: part $task of $TOTTASKS of the targets. Written by do_tpoisoning.sh.
 set -euo pipefail
@@ -82,7 +82,7 @@ array=$1-tpoisoning-$name-array.sh
 cat > "$array" <<SCRIPT
 #!/usr/bin/env bash
 #SBATCH --job-name=${array%.sh}
-#SBATCH --output=logs/%x-%a.log
+#SBATCH --output="$PWD/logs/%x-%a.log"
 #SBATCH --array=1-${#scripts[@]}
 $header
 # Every task of a $2 sweep: as a Slurm job array with sbatch, else here, TOTPROCS at a time; a number chooses one. Written by do_tpoisoning.sh.

@@ -13,7 +13,6 @@ import numpy as np
 
 from models import stack
 
-MODES = ("oneshot", "multipoison")
 GROUPS = (
     11,
     40,

@@ -53,6 +53,11 @@ class Budget:
         return f"{name}_watermark_{self.watermark}" if self.watermark else name
 
 
+def budget_folder(budget: Budget, target_class: int) -> str:
+    """The budget's name, with the wanted class behind it unless it is the paper's."""
+    return budget.name + (f"_class_{target_class}" if target_class != TARGET_CLASS else "")
+
+
 def base_rows(y_train: np.ndarray, target_class: int, count: int) -> np.ndarray:
     """The first `count` training rows of the wanted class, int64 [count]; refuses when there are fewer."""
     rows = np.flatnonzero(y_train == target_class)
@@ -144,7 +149,7 @@ def poison_file(
     classes: the target's own class and the wanted one.
     """
     base_class, target_class = classes
-    path = layout.targeted_file(ATTACK, dataset.name, victim.name, budget.name, target)
+    path = layout.targeted_file(ATTACK, dataset.name, victim.name, budget_folder(budget, target_class), target)
     settings = {
         "attack": ATTACK, "dataset": dataset.name, "network": network, "model": victim.name, "model_sha256": victim.sha256, "target": target,
         "base_class": base_class, "target_class": target_class, "budget": budget.name,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -73,6 +74,19 @@ def full():
     if fashion_mnist.archives() is None:
         pytest.skip("FashionMNIST is not on this machine (Debian: dataset-fashion-mnist)")
     return datasets.load("fashion_mnist")
+
+
+def copied_suite(folder: Path) -> Path:
+    """A copy of the repository in which a script may write beside itself: the files that git has or would take, without results."""
+    listed = subprocess.run(["git", "ls-files", "-coz", "--exclude-standard"], cwd=REPOSITORY, check=True, capture_output=True, text=True)
+    suite = folder / "suite"
+    for name in filter(None, listed.stdout.split("\0")):
+        parts = Path(name).parts
+        result = parts[0] == "results" and len(parts) > 2 and parts[1] != "published"
+        if not result and (REPOSITORY / name).is_file():
+            (suite / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(REPOSITORY / name, suite / name)
+    return suite
 
 
 def refused(done: subprocess.CompletedProcess) -> str:

@@ -119,3 +119,51 @@ def test_names_of_the_paper():
     assert layout.model_name("lr", 300, 40, 0.01) == "vanilla_lr_300_40_0.01"
     assert layout.model_name("lr", 300, 40, 0.01, clip_norm=4, noise_multiplier=2.5e-06) == "dp_lr_300_40_0.01_1000.0_1e-05_4.0_2.5e-06"
     assert layout.model_name("lr", 300, 40, 0.01, seed=3, engine="tfprivacy") == "vanilla_lr_300_40_0.01_tfprivacy_seed_3"
+
+
+# --- targeted attacks ---
+
+TRIALS_HEADER = (
+    "target", "poison", "success", "base_prob_before", "target_prob_before", "base_prob_after", "target_prob_after", "epoch", "test_acc", "epsilon",
+)  # fmt: skip
+
+
+def trials(workplace, mode, clip_norm, target, successes, learning_rate=0.08, epochs=50):
+    """The results of a target: trials 0 to 3, of which some succeeded."""
+    model, budget = f"a_model_{clip_norm}_{learning_rate}", "0.1_2000_3.5_3_1e-10" + ("" if epochs == 50 else f"_epochs_{epochs}")
+    path = workplace.results / "tpoisoning/clean-labels" / mode / "purchases-cj" / model / budget / f"attack_w_{target}.csv"
+    write_csv(path, TRIALS_HEADER, [(target, poison, poison in successes, 0.9, 0.1, 0.1, 0.9, 7, 0.7, "inf") for poison in range(4)])
+    settings = {
+        "mode": mode, "network": "lr", "clip_norm": clip_norm, "noise_multiplier": 0.0, "learning_rate": learning_rate, "epochs": epochs,
+        "budget": budget, "dataset_name": "purchases-cj", "seed": 215, "baseline_acc": 0.71,
+    }  # fmt: skip
+    write_json(path.with_suffix(".run.json"), {"settings": settings, "results": {path.name: file_sha256(path)}})
+    return path
+
+
+def test_targeted_attacks_are_counted_by_target(workplace):
+    for target in range(100):
+        trials(workplace, "oneshot", None, target, [1, 3] if target < 40 else [], learning_rate=0.04)
+    for target, successes in enumerate(([2], [3], [0, 1], [])):
+        trials(workplace, "multipoison", 0.1, target, successes)
+        trials(workplace, "multipoison", 0.1, target, successes, learning_rate=0.04)
+        trials(workplace, "multipoison", 0.1, target, [1], epochs=25)
+    trials(workplace, "multipoison", 0.1, 9, [1]).write_text("cut off")
+    done = workplace.succeed("python3", "report.py")
+    assert done.stderr.count("left out") == 1 and "attack_w_9.csv" in done.stderr
+    lines = {}
+    for line in table(workplace, "tpoisoning"):
+        lines.setdefault((line["mode"], line["network"], line["clip_norm"], line["noise_multiplier"]), []).append(line)
+    (undefended,) = lines["oneshot", "lr", "undefended", "0.0"]
+    assert [undefended[name] for name in ("targets", "successes", "without_poison", "median_poisons")] == ["100", "40", "0", "1.0"]
+    assert undefended["published_successes"] == "34" and undefended["state"] == "finished"
+    protocol, same_rate, short = lines["multipoison", "lr", "0.1", "0.0"]
+    assert [protocol[name] for name in ("targets", "successes", "without_poison", "median_poisons")] == ["4", "3", "1", "2"]
+    assert protocol["state"] == "unfinished: 4 of 100 targets" and protocol["published_successes"] == "71"
+    assert protocol["published_median_poisons"] == "3"  # of the nineteen targets that are published
+    assert same_rate["learning_rate"] == "0.04" and same_rate["published_successes"] == ""
+    assert short["epochs"] == "25" and short["successes"] == "4" and short["published_successes"] == ""
+    assert (workplace.results / protocol["source"]).is_dir()
+    (noisy,) = lines["multipoison", "shallow-mlp", "4.0", "0.25"]
+    assert noisy["state"] == "not run" and noisy["published_successes"] == "25" and noisy["targets"] == ""
+    assert sum(line["state"] == "not run" for group in lines.values() for line in group) == 25

@@ -4,7 +4,7 @@ import shutil
 import subprocess
 
 import pytest
-from conftest import REPOSITORY, refused
+from conftest import REPOSITORY, copied_suite, refused
 
 SCRIPTS = sorted(REPOSITORY.glob("*.sh"))
 
@@ -35,6 +35,12 @@ def test_scripts_are_clean_and_executable(script):
         ["./analyze_collision.sh", "subtask", "two"],
         ["./analyze_insertion.sh", "fashion_mnist"],
         ["./analyze_insertion.sh", "subtask", "0"],
+        ["./do_tpoisoning.sh", "purchases"],
+        ["./do_tpoisoning.sh", "subtask", "oneshot"],
+        ["./do_tpoisoning.sh", "purchases", "one"],
+        ["./do_tpoisoning.sh", "purchases", "oneshot", "0"],
+        ["./analyze_tpoisoning.sh"],
+        ["./analyze_tpoisoning.sh", "subtask"],
     ],
 )
 def test_wrong_calls_show_the_usage(call, workplace):
@@ -60,6 +66,66 @@ def test_wrong_settings_are_refused(setting, value, workplace):
     done.stderr = "\n".join(line for line in done.stderr.splitlines() if not line.endswith("already there"))
     refused(done)
     assert not workplace.results.exists()
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [
+        ("NETWORKS", "badnet"),
+        ("SHAPINGS", "undefended tight"),
+        ("SHAPINGS", "4:-1"),
+        ("TARGETS", "500"),
+        ("TARGETS", "some"),
+        ("POISONS", "0"),
+        ("EPOCHS", "-1"),
+        ("RATE", "0"),
+        ("TOTTASKS", "0"),
+        ("TOTPROCS", "two"),
+        ("CPUS", "-1"),
+        ("STOP", "yes"),
+    ],
+)
+def test_wrong_settings_of_the_targeted_sweep_are_refused(setting, value, workplace):
+    settings = {"NETWORKS": "lr", "SHAPINGS": "undefended", "TARGETS": "2", "MODELS": REPOSITORY / "models", setting: value}
+    before = set(REPOSITORY.glob("*-tpoisoning-*.sh"))
+    refused(workplace.run("./do_tpoisoning.sh", "purchases", "oneshot", **settings))
+    assert not workplace.results.exists() and set(REPOSITORY.glob("*-tpoisoning-*.sh")) == before
+
+
+@pytest.mark.slow
+def test_task_scripts_run_as_they_are(workplace, tmp_path):
+    suite, processes = (
+        copied_suite(tmp_path),
+        {"NETWORKS": "lr", "SHAPINGS": "undefended 4", "TARGETS": 4, "POISONS": 2, "EPOCHS": 3, "TOTTASKS": 2},
+    )
+    environment = {**workplace.environment, "MODELS": str(suite / "models"), **{name: str(value) for name, value in processes.items()}}
+
+    def call(*command):
+        done = subprocess.run(command, cwd=suite, env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        return done
+
+    assert "4 task scripts" in call("./do_tpoisoning.sh", "purchases", "multipoison").stdout
+    scripts = sorted(path.name for path in suite.glob("purchases-*.sh"))
+    assert scripts == [f"purchases-net-{net}-tpoisoning-multi-{task}-of-2.sh" for net in (0, 1) for task in (1, 2)] + [
+        "purchases-tpoisoning-multi-array.sh"
+    ]
+    if shutil.which("shellcheck"):
+        call("shellcheck", *scripts)
+    call(f"./{scripts[0]}")
+    done = {path.name: path.read_bytes() for path in workplace.results.rglob("attack_w_*.csv")}
+    assert len(done) == 2  # the first and the third target of the undefended model
+    call(f"./{scripts[-1]}", "4")
+    environment["TOTPROCS"] = "2"
+    assert call(f"./{scripts[-1]}").stderr.count("finished before") == 4
+    found = list(workplace.results.rglob("attack_w_*.csv"))
+    assert len(found) == 8 and all(
+        done.get(path.name, b"") == path.read_bytes() for path in found if path.parents[1].name.startswith("van") and path.name in done
+    )
+    refused(subprocess.run([f"./{scripts[-1]}", "5"], cwd=suite, env=environment, capture_output=True, text=True))
+    environment["TOTTASKS"], environment["TOTPROCS"] = "1", "1"
+    assert call("./do_tpoisoning.sh", "purchases", "multipoison").stderr.count("finished before") == 8  # with TOTPROCS they run at once
+    assert len(list(suite.glob("purchases-net-*.sh"))) == 2
 
 
 @pytest.mark.slow

@@ -1,0 +1,178 @@
+#!/usr/bin/env python3
+"""How fast targeted attacks are, beside TensorFlow Privacy on the same models, data and batch size, in one run.
+
+    python3 tests/benchmarks/targeted.py            about 5 minutes on 2 cores; medians of REPEATS, the engines in turn
+
+Prints: milliseconds a training step and replica of stacks, one on all cores and one a core side by side as attack_targets.py has them, and of
+TensorFlow Privacy's VectorizedDPKerasAdamOptimizer in a tf.function, with and without XLA; seconds to craft 100 poisons; seconds and peak memory of
+whole targets as a user attacks them.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import os
+import platform
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+sys.path.insert(0, str(REPOSITORY))
+REPEATS = 5
+EPOCHS = 5  # timed in a process, after one that traces
+WORK = (("lr", "undefended", 100), ("lr", "4", 100), ("lr", "4:0.0025", 100), ("shallow-mlp", "4", 16), ("shallow-mlp", "4:0.0025", 16))
+
+
+def main() -> None:
+    print(f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}\n")
+    for network, shaping, replicas in WORK:
+        engines = ["stack", "stacks"] + ["tfprivacy", "tfprivacy-xla"] * (shaping != "undefended")
+        measured = {engine: [] for engine in engines}
+        for _ in range(REPEATS):
+            for engine in engines:
+                done = subprocess.run(
+                    [sys.executable, __file__, engine, network, shaping, str(replicas)], check=True, capture_output=True, text=True
+                )
+                measured[engine].append(float(done.stdout.split()[-1]))
+        median = {engine: statistics.median(values) for engine, values in measured.items()}
+        line = f"{network}, {shaping}, {replicas} replicas: one stack {median['stack']:.4f} ms a step and replica, one a core {median['stacks']:.4f}"
+        if shaping != "undefended":
+            reference = min(median["tfprivacy"], median["tfprivacy-xla"])
+            line += f"; TensorFlow Privacy {median['tfprivacy']:.2f}, with XLA {median['tfprivacy-xla']:.2f}: {reference / median['stack']:.0f} and"
+            line += f" {reference / median['stacks']:.0f} times"
+        print(line, flush=True)
+    for network in ("lr", "shallow-mlp"):
+        seconds = [float(run_self("craft", network).stdout.split()[-1]) for _ in range(REPEATS)]
+        print(f"{network}: 100 poisons for a target crafted in {statistics.median(seconds):.2f} s", flush=True)
+    for network, shaping, targets in (("lr", "undefended", 4), ("lr", "0.1", 4), ("shallow-mlp", "0.1", 2)):
+        whole_targets(network, shaping, targets)
+
+
+def run_self(*arguments: str) -> subprocess.CompletedProcess:
+    return subprocess.run([sys.executable, __file__, *arguments], check=True, capture_output=True, text=True)
+
+
+def whole_targets(network: str, shaping: str, targets: int) -> None:
+    """A user's command on a few targets, every trial to its end: seconds a target, start included, and the most memory any command has used so far."""
+    with tempfile.TemporaryDirectory() as folder:
+        command = [
+            sys.executable,
+            "attack_targets.py",
+            "--network",
+            network,
+            "--mode",
+            "oneshot",
+            "--shaping",
+            shaping,
+            "--targets",
+            str(targets),
+        ]
+        began = time.monotonic()
+        subprocess.run(command, cwd=REPOSITORY, env={**os.environ, "RESULTS": folder}, check=True, capture_output=True)
+        seconds = time.monotonic() - began
+    memory = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**20
+    print(f"{network}, {shaping}: all 101 trials of a target in {seconds / targets:.1f} s; peak memory so far {memory:.2f} GiB", flush=True)
+
+
+def time_engine(engine: str, network: str, shaping: str, replicas: int) -> None:
+    """Print milliseconds a step and replica: the median of EPOCHS epochs."""
+    from models import device
+
+    workers = device.start(None, os.cpu_count() if engine == "stacks" else 1)
+    import numpy as np
+
+    import datasets
+    from models import networks, protocols, stack
+
+    data = datasets.load("purchases")
+    published, shaping = protocols.protocol("purchases", network), protocols.shaping(shaping)
+    rate = published.dp_learning_rate if shaping.defended else published.learning_rate
+    model = networks.build(network, data.shape, data.classes, 215)
+    if engine.startswith("tfprivacy"):
+        train, replicas, workers = reference_epoch(model, data, published, shaping, rate, engine.endswith("xla")), 1, 1
+    else:
+        x, y = (np.concatenate([values, values[:replicas]]) for values in (data.x_train, data.y_train))
+        clean = len(data.y_train)
+        weight = np.concatenate([np.ones((clean, replicas)), np.eye(replicas)])  # as in a oneshot attack: a poison each, in one place
+        slots = np.minimum(np.arange(len(y)), clean)
+        rows = stack.Rows.of(x, y, np.arange(len(y)) >= clean, replicas, weight, slots)
+        stacks = [stack.Stack(model, [shaping] * replicas, published.optimizer, rate, 215) for _ in range(workers)]
+        pool = concurrent.futures.ThreadPoolExecutor(workers)
+
+        def train(epoch: int) -> int:
+            batches = stack.batches(rows, published.batch_size, 215, epoch, short_last=False)
+            list(pool.map(lambda one: one.train_epoch(rows, batches), stacks))
+            return len(batches.clean)
+
+    seconds, steps = [], 0
+    for epoch in range(EPOCHS + 1):
+        began = time.monotonic()
+        steps = train(epoch)
+        seconds.append(time.monotonic() - began)
+    print(1000 * statistics.median(seconds[1:]) / steps / replicas / workers)
+
+
+def reference_epoch(model, data, published, shaping, rate: float, xla: bool):
+    """A function that trains 30 steps by TensorFlow Privacy and returns their number."""
+    import tensorflow as tf
+
+    from models import tfprivacy
+
+    tf.random.set_seed(215)
+    optimizer = tfprivacy._optimizer(shaping, published.optimizer, rate)
+    optimizer._create_all_weights(model.trainable_variables)
+    loss = tf.keras.losses.SparseCategoricalCrossentropy(from_logits=True, reduction="none")
+    x, y = tf.constant(data.x_train), tf.constant(data.y_train)
+
+    @tf.function(jit_compile=xla)
+    def step(first):
+        # of a size that is known beforehand, as XLA wants it
+        rows = tf.slice(x, [first, 0], [published.batch_size, x.shape[1]])
+        labels = tf.slice(y, [first], [published.batch_size])
+        with tf.GradientTape(persistent=True) as tape:
+            losses = loss(labels, model(rows, training=True))
+        optimizer.minimize(losses, model.trainable_variables, tape=tape)
+
+    def train(epoch: int) -> int:
+        for number in range(30):
+            step(tf.constant(number * published.batch_size))
+        return 30
+
+    return train
+
+
+def time_crafting(network: str) -> None:
+    """Print the seconds that 100 poisons take for a second target, the first one having traced the descent."""
+    from models import device
+
+    device.start()
+    import datasets
+    from models import baselines, protocols
+    from models.trainer import Training
+    from poisons import shafahi
+
+    data = datasets.load("purchases")
+    published = protocols.protocol("purchases", network)
+    training = Training("purchases", network, "stack", published.optimizer, published.batch_size, published.epochs, 215)
+    crafter = shafahi.Crafter(baselines.baseline(training, data).model)
+    base = data.x_train[shafahi.base_rows(data.y_train, 4, 100)]
+    seconds = []
+    for target in (2, 107, 205, 569, 611):
+        began = time.monotonic()
+        crafter.craft(data.x_test[target], base, shafahi.Budget())
+        seconds.append(time.monotonic() - began)
+    print(statistics.median(seconds[1:]))
+
+
+if __name__ == "__main__":
+    if len(sys.argv) == 1:
+        main()
+    elif sys.argv[1] == "craft":
+        time_crafting(sys.argv[2])
+    else:
+        time_engine(sys.argv[1], sys.argv[2], sys.argv[3], int(sys.argv[4]))
