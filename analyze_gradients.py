@@ -18,7 +18,7 @@ from pathlib import Path
 
 import numpy as np
 
-from command_line import Parser, refuse
+from command_line import Parser, refuse, run
 from files import Unreadable, write_csv
 from results import layout, param_updates, plotting
 
@@ -100,4 +100,4 @@ def draw(path: Path, members: dict[str, Path]) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

@@ -14,7 +14,6 @@ and poisons are made where they are missing. What is finished is not run again, 
 
 from __future__ import annotations
 
-import concurrent.futures
 import dataclasses
 import sys
 import threading
@@ -185,14 +184,7 @@ def attack_all(attack: Attack, targets: list[int], workers: int) -> None:
         took = f"{seconds:.1f} s" if seconds else "finished before"
         print(f"{place}: {what}, {len(lines) - 1} trials, {took}", file=sys.stderr, flush=True)
 
-    with concurrent.futures.ThreadPoolExecutor(workers) as pool:
-        jobs = [pool.submit(work, number, target) for number, target in enumerate(targets, 1)]
-        try:
-            for job in jobs:
-                job.result()
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
+    device.side_by_side(workers, work, enumerate(targets, 1))
 
 
 def attack_target(attack: Attack, target: int, mine: threading.local) -> tuple[list[dict], float]:

@@ -16,7 +16,7 @@ A result that is damaged, or without the run.json that marks it as finished, is 
 
 from __future__ import annotations
 
-from command_line import Parser
+from command_line import Parser, run
 from reports import gradients, indiscriminate, targeted
 from results import layout
 
@@ -30,4 +30,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

@@ -32,7 +32,7 @@ from pathlib import Path
 import numpy as np
 
 import datasets
-from command_line import COUNT, NOT_NEGATIVE, POSITIVE, SEED, Parser, refuse
+from command_line import COUNT, NOT_NEGATIVE, POSITIVE, SEED, Parser, refuse, run
 from models import baselines, device
 from models.protocols import NETWORKS, UNDEFENDED, Shaping, protocol, shaping
 from models.trainer import Cell, Trainer, Training, cells_of, stacks, training_accuracies
@@ -81,14 +81,7 @@ def main() -> None:
         name = sets[0].name if len(sets) == 1 else f"{len(sets)} sets of {sets[0].attack}"
         train_poisoned(mine.trainer, sets, poisoning, f"{name} ({index + 1} of {len(together)})")
 
-    with concurrent.futures.ThreadPoolExecutor(workers) as pool:
-        jobs = [pool.submit(work, index, sets) for index, sets in enumerate(together)]
-        try:
-            for job in jobs:
-                job.result()
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
+    device.side_by_side(workers, work, enumerate(together))
 
 
 def parse():
@@ -273,4 +266,4 @@ def result_lines(
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

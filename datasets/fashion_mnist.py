@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from command_line import Parser, refuse
+from command_line import Parser, refuse, run
 from datasets import Dataset
 from files import Unreadable, file_sha256, read_npz, sha256, write_npz
 
@@ -145,4 +145,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

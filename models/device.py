@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import concurrent.futures
 import os
+from collections.abc import Callable, Iterable
 
 
 def start(gpu: int | None = None, stacks: int = 1, cores: int | None = None) -> int:
@@ -31,3 +33,15 @@ def start(gpu: int | None = None, stacks: int = 1, cores: int | None = None) -> 
     workers = 1 if has_gpu else max(1, min(stacks, cores))
     tf.config.threading.set_intra_op_parallelism_threads(cores // workers)
     return workers
+
+
+def side_by_side(workers: int, work: Callable, jobs: Iterable[tuple]) -> None:
+    """Call work(*job) for every job, `workers` at a time, each in a thread; the first that raises cancels those that have not begun."""
+    with concurrent.futures.ThreadPoolExecutor(workers) as pool:
+        begun = [pool.submit(work, *job) for job in jobs]
+        try:
+            for job in begun:
+                job.result()
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise

@@ -16,7 +16,7 @@ import sys
 import numpy as np
 
 import datasets
-from command_line import COUNT, INDEX, RATIO, SEED, Parser, refuse
+from command_line import COUNT, INDEX, RATIO, SEED, Parser, refuse, run
 from poisons import images, pictures, poison_set
 from results import layout
 
@@ -72,4 +72,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 
 import datasets
-from command_line import COUNT, INDEX, NOT_NEGATIVE, POSITIVE, SHARE, Parser, refuse
+from command_line import COUNT, INDEX, NOT_NEGATIVE, POSITIVE, SHARE, Parser, refuse, run
 from models import baselines, device
 from models.protocols import NETWORKS, UNDEFENDED, protocol, shaping
 from models.trainer import Training
@@ -246,4 +246,4 @@ def parse():
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

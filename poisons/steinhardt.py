@@ -16,7 +16,7 @@ import time
 import numpy as np
 
 import datasets
-from command_line import COUNT, POSITIVE, RATIO, SEED, Parser, Progress, number, refuse
+from command_line import COUNT, POSITIVE, RATIO, SEED, Parser, Progress, number, refuse, run
 from files import write_json
 from models import device
 from poisons import defences, minmax, pictures, poison_set, slab_search
@@ -122,4 +122,4 @@ def craft_minmax(path, settings: dict, x: np.ndarray, y: np.ndarray, defence: de
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

@@ -16,7 +16,7 @@ import sys
 import numpy as np
 
 import datasets
-from command_line import INDEX, SHARE, Parser, refuse
+from command_line import INDEX, SHARE, Parser, refuse, run
 from poisons import images, pictures, poison_set
 from results import layout
 
@@ -76,4 +76,4 @@ def parse():
 
 
 if __name__ == "__main__":
-    main()
+    run(main)
