@@ -15,7 +15,8 @@ TARGETS = 100  # the paper's
 RETRAIN_EPOCHS = 50
 SETTING = ("mode", "network", "clip_norm", "noise_multiplier", "learning_rate", "epochs", "budget", "dataset")
 HEADER = (
-    *SETTING, "clean_acc", "targets", "successes", "without_poison", "median_poisons", "published_successes", "published_median_poisons", "state", "source",
+    *SETTING, "clean_acc", "targets", "successes", "without_poison", "median_poisons", "median_epoch", "published_successes", "published_median_poisons",
+    "state", "source",
 )  # fmt: skip
 
 
@@ -59,15 +60,17 @@ def setting_of(settings: dict) -> tuple:
 
 def measured(setting: tuple, targets: list[tuple[Path, dict, list[dict]]]) -> dict:
     """The line of one setting; a target counts once, whether it was stopped at its first success or not."""
-    needed, without = [], 0
+    needed, epochs, without = [], [], 0
     for _, _, lines in targets:
-        succeeded = [int(line["poison"]) for line in lines if line["success"] == "True"]
-        without += 0 in succeeded
-        needed += [min(number for number in succeeded if number)] if any(succeeded) else []
+        succeeded = {int(line["poison"]): int(line["epoch"]) for line in lines if line["success"] == "True"}
+        without += succeeded.pop(0, None) is not None
+        if succeeded:
+            needed.append(min(succeeded))
+            epochs.append(succeeded[needed[-1]])
     line = dict(
         zip(SETTING, setting), clean_acc=targets[0][1]["baseline_acc"], targets=len(targets), successes=len(needed), without_poison=without
     )
-    line["median_poisons"] = statistics.median(needed) if needed else ""
+    line["median_poisons"], line["median_epoch"] = (statistics.median(values) if needed else "" for values in (needed, epochs))
     line["state"] = "finished" if len(targets) >= TARGETS else f"unfinished: {len(targets)} of {TARGETS} targets"
     line["source"] = str(targets[0][0].parent.relative_to(layout.RESULTS))
     return {**dict.fromkeys(HEADER, ""), **line}
@@ -106,8 +109,9 @@ def print_targeted(table: list[dict]) -> None:
     if not done:
         return
     print(
-        "\ntargeted clean-label poisons: targets hit, of those tried (published, of 100); the median number of poisons it took; errors without a poison\n"
+        "\ntargeted clean-label poisons: targets hit, of those tried (published, of 100); medians of the poisons that it took (published)"
     )
+    print("and of the epoch; targets that a re-training without poison loses\n")
     for line in done:
         shaping = (
             line["clip_norm"] if line["clip_norm"] == "undefended" else f"clip {line['clip_norm']:g}, noise {line['noise_multiplier']:g}"
@@ -115,6 +119,6 @@ def print_targeted(table: list[dict]) -> None:
         print(
             f"{line['network']:<12}{line['mode']:<12}{shaping:<24}rate {line['learning_rate']:<6}{line['epochs']:>3} epochs:"
             f"{line['successes']:>4} of {line['targets']} ({line['published_successes']}), {line['median_poisons']} poisons"
-            f" ({line['published_median_poisons']}), {line['without_poison']} without; {line['state']}"
+            f" ({line['published_median_poisons']}), epoch {line['median_epoch']}, {line['without_poison']} without; {line['state']}"
         )
     print(f"{sum(line['state'] == 'not run' for line in table)} published settings not run")

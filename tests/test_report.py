@@ -155,7 +155,13 @@ def test_targeted_attacks_are_counted_by_target(workplace):
     for line in table(workplace, "tpoisoning"):
         lines.setdefault((line["mode"], line["network"], line["clip_norm"], line["noise_multiplier"]), []).append(line)
     (undefended,) = lines["oneshot", "lr", "undefended", "0.0"]
-    assert [undefended[name] for name in ("targets", "successes", "without_poison", "median_poisons")] == ["100", "40", "0", "1.0"]
+    assert [undefended[name] for name in ("targets", "successes", "without_poison", "median_poisons", "median_epoch")] == [
+        "100",
+        "40",
+        "0",
+        "1.0",
+        "7.0",
+    ]
     assert undefended["published_successes"] == "34" and undefended["state"] == "finished"
     protocol, same_rate, short = lines["multipoison", "lr", "0.1", "0.0"]
     assert [protocol[name] for name in ("targets", "successes", "without_poison", "median_poisons")] == ["4", "3", "1", "2"]
