@@ -40,6 +40,8 @@ def lines(path):
         (["--clip-norm", "tight"], "--clip-norm: 'tight'", "above 0"),
         (["--clip-norm", "1", "--noise-std=-0.1"], "--noise-std: '-0.1'", "0 or more"),
         (["--noise-std", "0.1"], "--noise-std", "--clip-norm"),
+        (["--shaping", "1", "--clip-norm", "1"], "--shaping", "leave --clip-norm"),
+        (["--shaping", "tight"], "--shaping: 'tight'", "4:0.0025"),
         (["--epochs", "0"], "--epochs: '0'", "1 or more"),
         (["--epochs", "2.5"], "--epochs: '2.5'", "whole"),
         (["--seed", "-1"], "--seed", "whole number"),
@@ -115,12 +117,17 @@ def test_baseline_is_kept_best_and_final(workplace, subtask):
     assert "best.keras: missing or damaged; delete" in refused(workplace.run(*SUBTASK, "--epochs", "3"))
 
 
-def test_clean_models_under_dp_are_filed_by_their_shaping(workplace):
+def test_clean_models_under_dp_are_filed_by_their_shaping_and_what_they_reached(workplace):
     workplace.succeed(*SUBTASK, "--epochs", "1", "--clip-norm", "1", "--noise-std", "0", "0.5")
-    folders = sorted(path.name for path in (workplace.models / "subtask").iterdir())
-    assert folders == ["dp_lr_300_1_0.01_1000.0_1e-05_1.0_0.0", "dp_lr_300_1_0.01_1000.0_1e-05_1.0_0.5"]
-    history = lines(workplace.models / "subtask" / folders[1] / "history.csv")
-    assert float(history[0]["epsilon"]) == round(privacy.epsilon(0.5, 300, 10800, 36, 1e-5), 4)
+    folders = sorted((workplace.models / "subtask").iterdir())
+    spent = round(privacy.epsilon(0.5, 300, 10800, 36, 1e-5), 4)
+    for folder, noise_multiplier, epsilon in zip(folders, (0.0, 0.5), ("inf", str(spent))):
+        (history,) = lines(folder / "history.csv")
+        reached = f"epoch_1_acc_{float(history['test_acc']):.4f}_eps_{epsilon}"
+        assert folder.name == f"dp_lr_300_1_0.01_1000.0_1e-05_1.0_{noise_multiplier}_{reached}" and history["epsilon"] == epsilon
+    times = {path: path.stat().st_mtime_ns for folder in folders for path in folder.iterdir()}
+    workplace.succeed(*SUBTASK, "--epochs", "1", "--shaping", "1", "1:0.5")
+    assert times == {path: path.stat().st_mtime_ns for path in (workplace.models / "subtask").glob("*/*")}
 
 
 def test_same_seed_same_bytes_another_seed_other_numbers(workplace, tmp_path_factory):
