@@ -4,7 +4,7 @@
 #
 #   ./reproduce.sh            about 7 minutes on 2 cores after the set-up: all of the binary subtask; on all of Fashion-MNIST a few epochs,
 #                             re-training the networks kept in models/; 10 targets on the shopping baskets
-#   ./reproduce.sh paper      about 3 hours: the same with every epoch and target of the paper, and the networks trained from nothing
+#   ./reproduce.sh paper      about 3.5 hours: the same with every epoch and target of the paper, and the networks trained from nothing
 #
 # Label flips and minmax sets are crafted; the slab sets are the kept ones (crafting them anew takes 15 minutes: delete
 # datasets/poisons/indiscriminate/slabs*). Everything lands in reproduced/, so that no result is taken from those that the repository
