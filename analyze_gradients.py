@@ -84,10 +84,10 @@ def draw(path: Path, members: dict[str, Path]) -> None:
         look["markevery"] = (index, max(1, len(epochs) // 8))
         for axis, values in zip(means, extracts.T):
             axis.plot(epochs, values, label=name, **look)
-        if not (folder / layout.PER_EXAMPLE).exists():
+        quantiles = param_updates.read_examples(folder)
+        if quantiles is None:
             continue
-        quantiles = np.loadtxt(folder / layout.PER_EXAMPLE, delimiter=",", skiprows=1, ndmin=2)[:, 1:]
-        for axis, part in zip(examples, np.split(quantiles, len(PER_EXAMPLE), axis=1)):
+        for axis, part in zip(examples, quantiles.transpose(1, 0, 2)):
             axis.plot(epochs, part[:, 2], label=name, **look)
             axis.fill_between(epochs, part[:, 1], part[:, 3], color=look["color"], alpha=0.04 if axis is examples[2] else 0.12, lw=0)
     for axes, what in ((means, "of the mean gradients"), (examples, "of single examples (median, 25-75%)")):

@@ -5,7 +5,7 @@
 #
 # The target is the first on which the undefended one-shot attack succeeds, with the poison that did it; each model meets the poison that was crafted
 # against it. Four re-trainings of 50 epochs, about 20 s in all on 2 cores.
-# Results: results/analysis/tpoisoning/clean-labels/<data>/<model>/{analysis_results,mextracts_epoch,aextracts_epoch,sextracts_epoch}.csv
+# Results: results/analysis/tpoisoning/clean-labels/<data>/<model>/{analysis_results,mextracts_epoch,aextracts_epoch,sextracts_epoch,poison}.csv
 # and gradients.png. What is finished is not run again.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"

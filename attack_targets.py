@@ -25,7 +25,7 @@ import numpy as np
 
 import datasets
 from command_line import COUNT, INDEX, SEED, Parser, refuse, run
-from files import Lock
+from files import Lock, write_csv
 from models import baselines, device
 from models.protocols import UNDEFENDED, Shaping, protocol, shaping
 from models.trainer import Cell, Trainer, Training, cells_of
@@ -38,6 +38,7 @@ HEADER = (
     "target", "poison", "success", "base_prob_before", "target_prob_before", "base_prob_after", "target_prob_after", "epoch", "test_acc", "epsilon",
 )  # fmt: skip
 ANALYSIS_HEADER = ("epoch", "base_class", "target_class", "target", "n_poison", "baseline_acc", "test_acc", "success")
+POISON_HEADER = ("base_row", "poison", "target")  # what the poison looks like, a feature a line; the first of the base rows
 
 
 @dataclass
@@ -245,6 +246,8 @@ def record(attack: Attack, target: int, poison: int) -> None:
         refuse(
             f"--record: {attack.victim.name} has no poison {poison} of target {target} within the feature distance; give another --target"
         )
+    base = attack.dataset.x_train[shafahi.base_rows(attack.dataset.y_train, attack.classes[1], 1)[0]]
+    write_csv(folder / layout.POISON, POISON_HEADER, zip(*(row.tolist() for row in (base, poisons.x[0], attack.dataset.x_test[target]))))
     cell = attack.cell(folder, target, poisons)
     cell.settings["poison"] = poison
     if cells.finished(folder, layout.ANALYSIS_RESULTS, cell.settings):

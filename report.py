@@ -1,32 +1,55 @@
 #!/usr/bin/env python3
-"""The paper's tables and figures beside ours, from whatever is finished.
+"""The paper's tables, figures and claims beside what was measured, from whatever is finished.
 
     python3 report.py
 
-Reads results/ (never TensorFlow), compares with results/published/, and writes
+Reads results/ and models/ (never TensorFlow), compares with results/published/, and writes
+    results/report.html                  the page: verdicts on the paper's claims, with their evidence, every table and figure
+    results/tables/claims.csv            every check of every claim
     results/tables/indiscriminate.csv    every cell of the indiscriminate sweep: best and final accuracy, published best, difference
-    results/tables/seeds.csv             where several seeds were run: mean, 95% interval and range of the accuracies
+    results/tables/seeds.csv             where several seeds were run: mean, 95% interval and range of the accuracies, gain by DP-SGD
     results/tables/crafting.csv          what crafting the slab and minmax sets took, and the minmax sets' bound U* beside what it bounds
     results/tables/gradients.csv         every gradient analysis: mean poison norm, norm ratio and cosine, reached and published
     results/tables/insertion.csv         every backdoor: clean accuracy and attack success, reached and published
     results/tables/tpoisoning.csv        every targeted attack: targets tried and hit, poisons needed, reached and published
-    results/figures/indiscriminate_<attack>.png and .pdf    accuracy against the poison ratio
-A result that is damaged, or without the run.json that marks it as finished, is left out and named.
+    results/tables/models.csv            every clean model: accuracy and epsilon, reached and published
+    results/figures/*.png and .pdf       the figures
+A result that is unfinished, damaged or foreign is left out and named; what is not there is shown as not run.
 """
 
 from __future__ import annotations
 
+import sys
+
 from command_line import Parser, run
-from reports import gradients, indiscriminate, targeted
+from reports import Table, claims, clean_models, figures, gradients, indiscriminate, page, reading, targeted, verdicts
 from results import layout
 
 
 def main() -> None:
     Parser(__doc__).parse_args()
-    indiscriminate.report()
-    gradients.report()
-    targeted.report()
-    print(f"\ntables: {layout.tables()}\nfigures: {layout.figures()}")
+    tree = reading.read_tree()
+    tables = [table for part in (indiscriminate, gradients, targeted, clean_models) for table in part.tables(tree)]
+    judged = claims.judge({table.name: table for table in tables})
+    tables.append(verdicts.table(judged))
+    for table in tables:
+        table.write()
+    drawn = figures.draw_all({table.name: table for table in tables}, tree)
+    path = page.write(tables, judged, drawn, tree)
+    for file, why in tree.left_out:
+        print(f"left out: {layout.RESULTS / file} ({why})", file=sys.stderr)
+    print_summary(tables, judged)
+    print(f"\ntables: {layout.tables()}\nfigures: {layout.figures()}\npage: {path}")
+
+
+def print_summary(tables: list[Table], judged: list[verdicts.Claim]) -> None:
+    """What was reached of each table, and the verdicts, on the terminal."""
+    for table in tables:
+        if table.summary:
+            print(f"{table.name:<16}{table.summary}")
+    print()
+    for claim in judged:
+        print(f"({claim.letter}) {claim.title:<48}{claim.verdict:<20}controls {claim.under_controls:<14}{claim.evidence}")
 
 
 if __name__ == "__main__":

@@ -2,271 +2,173 @@
 
 from __future__ import annotations
 
-import collections
 import math
-import sys
+import re
 from pathlib import Path
 
 import numpy as np
 from scipy import stats
 
 from files import read_json
-from reports import published, write_table
-from results import layout, plotting
-from results.cells import read_all
+from reports import NOT_RUN, OUTSIDE, SHOWN_ONLY, UNPUBLISHED, WITHIN, Table, published
+from reports.reading import Cell, Tree
+from results import layout
 
 CLEAN_ROWS = 10800  # of the subtask
-TOLERANCE = 0.015  # of the published best accuracy
+# The sweep of the paper: what is not there of it is shown as not run
+ATTACKS = ("label-flips", "slabs", "slabs-release", "minmax")
+RATIOS = (0.01, 0.02, 0.03, 0.04, 0.05, 0.1, 0.2, 0.3, 0.4)
+CLIP_NORMS = (0.1, 1.0, 2.0, 4.0, 8.0)
+NOISE_STDS = (0.0, 0.1, 0.001, 0.00001)
+
+TOLERANCE = 0.015
 UNBOUNDED_CLIP_NORM = (
     100  # effectively no clipping; the three published cells of it at ratio 0.4 disagree among themselves: shown, not counted
 )
-INDISCRIMINATE_HEADER = (
-    "attack",
-    "ratio",
-    "clip_norm",
-    "noise_multiplier",
-    "n_poison",
-    "baseline_acc",
-    "best_acc",
-    "final_acc",
-    "baseline_reached_at_epoch",
-    "published_best_acc",
-    "difference",
-    "verdict",
-    "source",
-)
-SEEDS_HEADER = (
-    "attack",
-    "ratio",
-    "clip_norm",
-    "noise_multiplier",
-    "seeds",
-    "baseline_acc",
-    "best_acc_mean",
-    "best_acc_ci95",
-    "final_acc_mean",
-    "final_acc_ci95",
-    "final_acc_min",
-    "final_acc_max",
-    "epochs_acc_mean",
-    "epochs_acc_ci95",
-)
-CRAFTING_HEADER = (
+PLACE = ("attack", "ratio", "clip_norm", "noise_multiplier")
+COLUMNS = (
+    *PLACE, "n_poison", "baseline_acc", "best_acc", "final_acc", "baseline_reached_at_epoch", "published_best_acc", "difference", "verdict", "source",
+)  # fmt: skip
+SEEDS_COLUMNS = (
+    *PLACE, "seeds", "baseline_acc", *(f"{name}_acc_{part}" for name in ("best", "final", "epochs") for part in ("mean", "ci95")),
+    "final_acc_min", "final_acc_max", "best_gain_mean", "best_gain_ci95", "final_gain_mean", "final_gain_ci95", "source",
+)  # fmt: skip
+CRAFTING_COLUMNS = (
     "attack", "ratio", "n_poison", "wall_seconds", "programs_solved", "programs_failed", "upper_bound", "training_loss", "pass_sphere", "pass_slab",
     "undefended_best_acc", "undefended_final_acc", "source",
 )  # fmt: skip
 
 
-def report() -> None:
-    """Write and print the tables indiscriminate, seeds and crafting, and draw a figure an attack."""
-    found = read_all(layout.RESULTS / "ipoisoning", layout.ATTACK_RESULTS)
-    table = indiscriminate_table(found)
-    write_table("indiscriminate", INDISCRIMINATE_HEADER, table)
-    for attack in sorted({line["attack"] for line in table}):
-        lines = [line for line in table if line["attack"] == attack]
-        if any(line["best_acc"] != "" for line in lines):
-            print_indiscriminate(attack, lines)
-            draw_indiscriminate(attack, lines)
-    seeds = seeds_table(found)
-    write_table("seeds", SEEDS_HEADER, seeds)
-    print_seeds(seeds)
-    crafting = crafting_table(table)
-    write_table("crafting", CRAFTING_HEADER, crafting)
-    print_crafting(crafting)
+def tables(tree: Tree) -> list[Table]:
+    """The tables indiscriminate, seeds and crafting."""
+    cells = [cell for cell in tree.attacks if cell.settings["engine"] == "stack"]
+    indiscriminate = indiscriminate_table(cells)
+    return [indiscriminate, seeds_table(cells), crafting_table(tree, indiscriminate)]
 
 
-def indiscriminate_table(found: list[tuple[Path, dict, list[dict]]]) -> list[dict]:
-    """A line of the table for each finished cell and for each published one that is not finished; every value as it is to be shown."""
-    known = {}
-    for line in published("ipoisoning"):
-        setting = (float(line["ratio"]), float(line["clip_norm"]), float(line["noise_multiplier"]))
-        known[(line["attack"], *setting)] = float(line["best_acc"])
-    if any(settings["attack"] == "slabs-release" for _, settings, _ in found):  # another rule for the attack that was published as slabs
-        known.update({("slabs-release", *key[1:]): accuracy for key, accuracy in known.items() if key[0] == "slabs"})
-    cells = {}
-    for path, settings, lines in found:
-        if settings["seed"] != layout.SEED or settings["engine"] != "stack":
-            continue  # the table is of one seed, as the paper's
-        accuracies = [float(line["test_acc"]) for line in lines]
-        reached = [int(line["epoch"]) for line in lines if float(line["test_acc"]) >= float(line["baseline_acc"])]
-        cells[cell_key(settings)] = {
-            "n_poison": settings["n_poison"],
-            "baseline_acc": settings["baseline_acc"],
-            "best_acc": max(accuracies),
-            "final_acc": accuracies[-1],
-            "baseline_reached_at_epoch": reached[0] if reached else "never",
-            "source": str(path.relative_to(layout.RESULTS)),
-        }
-    table = []
-    for key in sorted(set(known) | set(cells)):
-        attack, ratio, clip_norm, noise_multiplier = key
-        line = dict.fromkeys(INDISCRIMINATE_HEADER, "")
-        line.update(
-            attack=attack,
-            ratio=ratio,
-            clip_norm=shown_clip_norm(clip_norm),
-            noise_multiplier=noise_multiplier,
-        )
-        line.update(cells.get(key, {}), published_best_acc=known.get(key, ""))
-        if key not in cells:
-            line["verdict"] = "not run"
-        elif key not in known:
-            line["verdict"] = "unpublished"
-        else:
-            line["difference"] = round(line["best_acc"] - known[key], 4)
-            within = abs(line["difference"]) <= TOLERANCE
-            line["verdict"] = "shown only" if clip_norm >= UNBOUNDED_CLIP_NORM else "within" if within else "outside"
-        table.append(line)
-    return table
-
-
-def cell_key(settings: dict) -> tuple[str, float, float, float]:
+def place_of(settings: dict) -> tuple[str, float, float, float]:
     """What a cell is told from others by, but for the seed: attack, poisons per clean row, clip norm (infinite: undefended), noise multiplier."""
     ratio = round(settings["n_poison"] / CLEAN_ROWS, 4)
     return settings["attack"], ratio, settings["clip_norm"] or math.inf, settings["noise_multiplier"]
 
 
-def shown_clip_norm(clip_norm: float) -> float | str:
-    return "undefended" if clip_norm == math.inf else clip_norm
+def line_of(place: tuple) -> dict:
+    """The columns of PLACE, as they are shown."""
+    return {**dict(zip(PLACE, place)), "clip_norm": "undefended" if place[2] == math.inf else place[2]}
 
 
-def clip_norms_of(cells: list[dict]) -> list[float | str]:
-    """The clip norms that occur, as shown: undefended first."""
-    return sorted({cell["clip_norm"] for cell in cells}, key=lambda clip: 0.0 if clip == "undefended" else clip)
+def planned() -> list[tuple]:
+    """The places of the paper's sweep."""
+    shapings = [(math.inf, 0.0), *((clip, float(f"{std / clip:.12g}")) for clip in CLIP_NORMS for std in NOISE_STDS)]
+    return [(attack, ratio, *shaping) for attack in ATTACKS for ratio in RATIOS for shaping in shapings]
 
 
-def print_indiscriminate(attack: str, cells: list[dict]) -> None:
-    """Best and final accuracy by ratio and clip norm without noise, the published best beside them, and the count of verdicts."""
-    shown = [cell for cell in cells if cell["noise_multiplier"] == 0 and cell["best_acc"] != ""]
-    shapings = clip_norms_of(shown)
-    by_place = {(cell["ratio"], cell["clip_norm"]): cell for cell in shown}
-    print(
-        f"\n{attack}: test accuracy, best of the epochs / final (published best), without noise; clean baseline {shown[0]['baseline_acc']}\n"
+def indiscriminate_table(cells: list[Cell]) -> Table:
+    """A row for each place of the sweep, each other finished cell of its seed, and each other published one; sorted by place."""
+    known = {}
+    for line in published("ipoisoning"):
+        setting = (float(line["ratio"]), float(line["clip_norm"]), float(line["noise_multiplier"]))
+        known[(line["attack"], *setting)] = float(line["best_acc"])
+        if line["attack"] == "slabs":  # the published attack, by another rule
+            known[("slabs-release", *setting)] = float(line["best_acc"])
+    reached = {place_of(cell.settings): measured(cell) for cell in cells if cell.settings["seed"] == layout.SEED}
+    lines = []
+    for place in sorted({*planned(), *known, *reached}):
+        line = {**line_of(place), **reached.get(place, {}), "published_best_acc": known.get(place, "")}
+        if place not in reached:
+            line["verdict"] = NOT_RUN
+        elif place not in known:
+            line["verdict"] = UNPUBLISHED
+        else:
+            line["difference"] = round(line["best_acc"] - known[place], 4)
+            within = WITHIN if abs(line["difference"]) <= TOLERANCE else OUTSIDE
+            line["verdict"] = SHOWN_ONLY if place[2] >= UNBOUNDED_CLIP_NORM else within
+        lines.append(line)
+    rule = (
+        f"best test accuracy of the epochs within {TOLERANCE} of the published best; clip norm {UNBOUNDED_CLIP_NORM} (no clipping) is shown only: its"
+        " published cells disagree among themselves"
     )
-    print("ratio  " + "".join(f"{clip if clip == 'undefended' else f'clip {clip:g}':<25}" for clip in shapings))
-    for ratio in sorted({cell["ratio"] for cell in shown}):
-        texts = []
-        for clip in shapings:
-            cell = by_place.get((ratio, clip))
-            text = "not run" if cell is None else f"{cell['best_acc']:.4f}/{cell['final_acc']:.4f}"
-            texts.append(text + (f" ({cell['published_best_acc']})" if cell and cell["published_best_acc"] != "" else ""))
-        print(f"{ratio:<7}" + "".join(f"{text:<25}" for text in texts))
-    counts = collections.Counter(cell["verdict"] for cell in cells)
-    print(
-        f"\n{counts['within']} of {counts['within'] + counts['outside']} published cells within {TOLERANCE} of the published best accuracy;"
-        f" {counts['shown only']} with clip norm {UNBOUNDED_CLIP_NORM} shown only, {counts['not run']} published not run,"
-        f" {counts['unpublished']} unpublished"
-    )
-    differences = [abs(cell["difference"]) for cell in cells if cell["difference"] != ""]
-    if differences:
-        print(f"mean absolute difference over all {len(differences)} published cells: {np.mean(differences):.4f}")
-    for cell in cells:
-        if cell["verdict"] == "outside":
-            print(
-                f"outside: ratio {cell['ratio']}, clip {cell['clip_norm']}, noise multiplier {cell['noise_multiplier']}:"
-                f" best {cell['best_acc']:.4f}, published {cell['published_best_acc']} ({cell['difference']:+.4f})"
-            )
+    return Table("indiscriminate", f"Indiscriminate attacks, every cell of the sweep (seed {layout.SEED})", COLUMNS, lines, rule)
 
 
-def draw_indiscriminate(attack: str, cells: list[dict]) -> None:
-    """Best and final accuracy against the poison ratio, a line for each clip norm without noise, and the published best as open marks."""
-    figure, (axes,) = plotting.panels(2, height=3.2)
-    shown = [
-        cell for cell in cells if cell["noise_multiplier"] == 0 and cell["best_acc"] != "" and cell["clip_norm"] != UNBOUNDED_CLIP_NORM
-    ]
-    shapings = clip_norms_of(shown)
-    for index, clip in enumerate(shapings):
-        line = sorted((cell for cell in shown if cell["clip_norm"] == clip), key=lambda cell: cell["ratio"])
-        look = {"color": plotting.COLOURS[index % 7], "marker": plotting.MARKERS[index % 7], "ms": 4, "lw": 1.2}
-        ratios = [cell["ratio"] for cell in line]
-        for axis, value in zip(axes, ("best_acc", "final_acc")):
-            axis.plot(ratios, [cell[value] for cell in line], label=clip if clip == "undefended" else f"clip {clip:g}", **look)
-        known = [cell for cell in line if cell["published_best_acc"] != ""]
-        look.update(ls="", mfc="none", ms=9)
-        axes[0].plot([cell["ratio"] for cell in known], [cell["published_best_acc"] for cell in known], **look)
-    for axis, title in zip(axes, ("best epoch (large open marks: published)", "after the last epoch")):
-        axis.axhline(shown[0]["baseline_acc"], color="0.5", ls=":", lw=1)
-        axis.set(title=title, xlabel="poisons per clean row", xscale="log", ylabel="test accuracy")
-        axis.set_xticks(
-            sorted({cell["ratio"] for cell in shown}), [f"{ratio:g}" for ratio in sorted({cell["ratio"] for cell in shown})], rotation=60
-        )
-        axis.minorticks_off()
-    low = min(cell[value] for cell in shown for value in ("final_acc", "best_acc", "published_best_acc") if cell[value] != "") - 0.01
-    for axis in axes:
-        axis.set_ylim(low, shown[0]["baseline_acc"] + 0.005)
-    axes[1].legend(ncols=2, loc="lower left")
-    for suffix in ("png", "pdf"):
-        plotting.save(figure, layout.figures() / f"indiscriminate_{attack}.{suffix}")
+def measured(cell: Cell) -> dict:
+    """What the indiscriminate table says of a cell."""
+    accuracies = [float(line["test_acc"]) for line in cell.lines]
+    reached = [int(line["epoch"]) for line in cell.lines if float(line["test_acc"]) >= float(line["baseline_acc"])]
+    return {
+        "n_poison": cell.settings["n_poison"],
+        "baseline_acc": cell.settings["baseline_acc"],
+        "best_acc": max(accuracies),
+        "final_acc": accuracies[-1],
+        "baseline_reached_at_epoch": reached[0] if reached else "never",
+        "source": cell.source,
+    }
 
 
 # --- several seeds ---
 
 
-def seeds_table(found: list[tuple[Path, dict, list[dict]]]) -> list[dict]:
-    """A line for each attack, ratio and shaping that was run with three seeds or more (of the draw, the weights, the order and the noise)."""
-    groups = {}
-    for _, settings, lines in found:
-        if settings["engine"] == "stack":
-            groups.setdefault(cell_key(settings), []).append((settings["baseline_acc"], [float(line["test_acc"]) for line in lines]))
-    table = []
-    for (attack, ratio, clip_norm, noise_multiplier), runs in sorted(groups.items()):
-        if len(runs) < 3:
+def seeds_table(cells: list[Cell]) -> Table:
+    """A row for each attack, ratio and shaping that was run with three seeds or more (of the draw, the weights, the order and the noise)."""
+    runs: dict[tuple, dict[int, Cell]] = {}
+    for cell in cells:
+        runs.setdefault(place_of(cell.settings), {})[cell.settings["seed"]] = cell
+    lines = []
+    for place, by_seed in sorted(runs.items()):
+        if len(by_seed) < 3:
             continue
-        line = {
-            "attack": attack,
-            "ratio": ratio,
-            "clip_norm": shown_clip_norm(clip_norm),
-            "noise_multiplier": noise_multiplier,
-            "seeds": len(runs),
-            "baseline_acc": runs[0][0],
-        }
-        accuracies = np.array([epochs for _, epochs in runs])
-        finals = accuracies[:, -1].tolist()
-        for name, values in (("best", accuracies.max(1)), ("final", finals), ("epochs", accuracies.mean(1))):
-            interval = stats.t.ppf(0.975, len(values) - 1) * np.std(values, ddof=1) / np.sqrt(len(values))
-            line[f"{name}_acc_mean"], line[f"{name}_acc_ci95"] = round(float(np.mean(values)), 4), round(float(interval), 4)
-        line["final_acc_min"], line["final_acc_max"] = min(finals), max(finals)
-        table.append(line)
-    return table
+        accuracies = {seed: accuracies_of(cell) for seed, cell in sorted(by_seed.items())}
+        values = np.array(list(accuracies.values()))  # [seeds, (best, final, mean of the epochs)]
+        first = by_seed[min(by_seed)]
+        line = {**line_of(place), "seeds": len(by_seed), "baseline_acc": first.settings["baseline_acc"], "source": all_seeds(first)}
+        for name, column in zip(("best", "final", "epochs"), values.T):
+            line[f"{name}_acc_mean"], line[f"{name}_acc_ci95"] = mean_and_interval(column)
+        line["final_acc_min"], line["final_acc_max"] = values[:, 1].min(), values[:, 1].max()
+        undefended = runs.get((*place[:2], math.inf, 0.0), {})
+        pairs = [(accuracies[seed], accuracies_of(undefended[seed])) for seed in accuracies if seed in undefended]
+        if place[2] < math.inf and len(pairs) >= 3:  # the same seed, with and without DP-SGD
+            gains = np.array([defended - alone for defended, alone in pairs])
+            for name, column in zip(("best", "final"), gains.T):
+                line[f"{name}_gain_mean"], line[f"{name}_gain_ci95"] = mean_and_interval(column)
+        lines.append(line)
+    title = "Indiscriminate attacks over seeds: means with 95% intervals (Student's t); gain: over the undefended training of the same seed"
+    return Table("seeds", title, SEEDS_COLUMNS, lines)
 
 
-def print_seeds(table: list[dict]) -> None:
-    if table:
-        print("\nover several seeds, without choosing the epoch by the test set: accuracy after the last epoch, and mean over all epochs\n")
-    for line in table:
-        print(
-            f"{line['attack']} ratio {line['ratio']:<6}clip {line['clip_norm']!s:<12}noise multiplier {line['noise_multiplier']:<8}{line['seeds']:>3} seeds:"
-            f" best {line['best_acc_mean']:.4f} +- {line['best_acc_ci95']:.4f}, final {line['final_acc_mean']:.4f} +- {line['final_acc_ci95']:.4f}"
-            f" ({line['final_acc_min']:.4f} to {line['final_acc_max']:.4f}), all epochs {line['epochs_acc_mean']:.4f} +- {line['epochs_acc_ci95']:.4f}"
-        )
+def accuracies_of(cell: Cell) -> np.ndarray:
+    """Best, final and mean test accuracy of the epochs, float64 [3]."""
+    accuracies = np.array([float(line["test_acc"]) for line in cell.lines])
+    return np.array([accuracies.max(), accuracies[-1], accuracies.mean()])
+
+
+def mean_and_interval(values: np.ndarray) -> tuple[float, float]:
+    """Mean and half the width of its 95% interval, both to four digits."""
+    interval = stats.t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / math.sqrt(len(values))
+    return round(float(values.mean()), 4), round(float(interval), 4)
+
+
+def all_seeds(cell: Cell) -> str:
+    """A glob of the CSV files of a cell and of its like with other seeds."""
+    attack, poison_set, model, name = (re.sub(r"_seed_\d+$", "", part) for part in Path(cell.source).parts[1:])
+    return f"ipoisoning/{attack}/{poison_set}{{,_seed_*}}/{model}{{,_seed_*}}/{name}"
 
 
 # --- crafted sets ---
 
 
-def crafting_table(cells: list[dict]) -> list[dict]:
-    """A line for each poison set whose crafting was measured here, with what it does to an undefended training."""
-    undefended = {(cell["attack"], cell["ratio"]): cell for cell in cells if cell["clip_norm"] == "undefended"}
-    table = []
+def crafting_table(tree: Tree, cells: Table) -> Table:
+    """A row for each poison set whose crafting was measured here, with what it does to an undefended training."""
+    undefended = {(line["attack"], line["ratio"]): line for line in cells.lines if line["clip_norm"] == "undefended"}
+    lines = []
     for path in sorted((layout.RESULTS / "ipoisoning").glob("*/*/crafting.json")):
-        measured = read_json(path)
-        if measured is None or not {"attack", "epsilon", "n_poison"} <= set(measured):
-            print(f"left out: {path} (damaged)", file=sys.stderr)
+        found = read_json(path)
+        if found is None or not (isinstance(found.get("attack"), str) and isinstance(found.get("epsilon"), float) and "n_poison" in found):
+            tree.leave_out(path, "damaged: it does not say what was crafted")
             continue
-        line = {name: measured.get(name, "") for name in CRAFTING_HEADER}
-        cell = undefended.get((measured["attack"], measured["epsilon"]), {})
-        line.update(ratio=measured["epsilon"], undefended_best_acc=cell.get("best_acc", ""), undefended_final_acc=cell.get("final_acc", ""))
+        line = {name: found.get(name, "") for name in CRAFTING_COLUMNS}
+        cell = undefended.get((found["attack"], found["epsilon"]), {})
+        line.update(ratio=found["epsilon"], undefended_best_acc=cell.get("best_acc", ""), undefended_final_acc=cell.get("final_acc", ""))
         line["source"] = str(path.relative_to(layout.RESULTS))
-        table.append(line)
-    return sorted(table, key=lambda line: (line["attack"], line["ratio"]))
-
-
-def print_crafting(table: list[dict]) -> None:
-    bounded = [line for line in table if line["upper_bound"] != ""]
-    if bounded:
-        print("\nminmax: the bound U* on the training loss of any such attack, that loss, and the undefended victim's accuracy\n")
-    for line in bounded:
-        print(
-            f"ratio {line['ratio']:<6}U* {line['upper_bound']:.4f}   loss {line['training_loss']:.4f}"
-            f"   best {line['undefended_best_acc']}   final {line['undefended_final_acc']}"
-        )
+        lines.append(line)
+    title = "Crafting the sets of Steinhardt et al.: seconds, programs, and for minmax the bound U* beside the training loss that it bounds"
+    return Table("crafting", title, CRAFTING_COLUMNS, sorted(lines, key=lambda line: (line["attack"], line["ratio"])))

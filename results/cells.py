@@ -9,7 +9,6 @@ from __future__ import annotations
 import csv
 import platform
 import shutil
-import sys
 from collections.abc import Iterable
 from importlib import metadata
 from pathlib import Path
@@ -20,8 +19,10 @@ from results import layout
 
 def finished(folder: Path, results_name: str, settings: dict) -> bool:
     """Whether a cell's results are there, whole, and made with just these settings; recorded gradients may be gone once they are reduced."""
-    run = _whole(folder / results_name)
-    if run is None or run["settings"] != settings:
+    try:
+        if whole(folder / results_name)["settings"] != settings:
+            return False
+    except Unfinished:
         return False
     if results_name != layout.ANALYSIS_RESULTS:
         return True
@@ -49,26 +50,25 @@ def read(path: Path) -> list[dict]:
         return list(csv.DictReader(stream))
 
 
-def read_all(folder: Path, results_name: str) -> list[tuple[Path, dict, list[dict]]]:
-    """Every finished cell below `folder`: its CSV file, its settings and its lines; names on standard error what it leaves out."""
-    found = []
-    for path in sorted(folder.rglob(results_name)):
-        run = _whole(path)
-        if run is None:
-            print(f"left out: {path} (damaged, or without a run.json that belongs to it)", file=sys.stderr)
-            continue
-        found.append((path, run["settings"], read(path)))
-    return found
-
-
 def versions() -> dict[str, str]:
     """The versions that numbers may depend on in their last digits."""
     return {"python": platform.python_version(), **{name: metadata.version(name) for name in ("tensorflow", "numpy")}}
 
 
-def _whole(path: Path) -> dict | None:
-    """The run.json of a CSV file of results, or None when either is missing or they do not belong together."""
-    run = read_json(layout.run_file(path))
-    if run is None or not isinstance(run.get("settings"), dict) or not path.is_file():
-        return None
-    return run if run.get("results") == {path.name: file_sha256(path)} else None
+class Unfinished(Exception):
+    """A CSV file of results that is not there, not whole, or not known to be; the message says which."""
+
+
+def whole(path: Path) -> dict:
+    """The run.json of a CSV file of results, when both are there and belong together; raises `Unfinished`."""
+    run_file = layout.run_file(path)
+    if not path.is_file():
+        raise Unfinished("missing")
+    if not run_file.is_file():
+        raise Unfinished(f"no {run_file.name} beside it: unfinished, or not of this suite")
+    run = read_json(run_file)
+    if run is None or not isinstance(run.get("settings"), dict):
+        raise Unfinished(f"damaged: its {run_file.name} cannot be read")
+    if run.get("results") != {path.name: file_sha256(path)}:
+        raise Unfinished(f"damaged: cut off or altered, its SHA-256 is not the one in its {run_file.name}")
+    return run

@@ -25,6 +25,7 @@ ATTACK_RESULTS = "attack_results.csv"
 ANALYSIS_RESULTS = "analysis_results.csv"
 RUN = "run.json"
 PARAM_UPDATES = "param_updates"
+POISON = "poison.csv"
 MAGNITUDES, ORIENTATIONS, PER_EXAMPLE = "mextracts_epoch.csv", "aextracts_epoch.csv", "sextracts_epoch.csv"
 
 

@@ -66,6 +66,18 @@ def read_extracts(folder: Path) -> np.ndarray:
     return np.column_stack([magnitudes, cosines])
 
 
+def read_examples(folder: Path) -> np.ndarray | None:
+    """A folder's quantiles (5, 25, 50, 75, 95%) over single examples, float64 [epochs, (clean norms, poison norms, poison cosines), quantiles].
+
+    None where single examples were not recorded.
+    """
+    path = Path(folder) / layout.PER_EXAMPLE
+    if not path.exists():
+        return None
+    lines = np.loadtxt(path, delimiter=",", skiprows=1, ndmin=2)
+    return lines[:, 1:].reshape(len(lines), 3, 5)
+
+
 def _dump_csv(folder: Path, epoch: int, record, replica: int) -> None:
     for part in PARTS:
         for index, parameter in enumerate(PARAMETERS):
