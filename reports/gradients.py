@@ -104,9 +104,8 @@ def gradients_table(cells: dict[tuple, Cell]) -> Table:
     for name in names_of(cells, known, planned()):
         line, cell = dict(zip(KEY, name)), cells.get(name)
         if cell is not None:
-            line.update(
-                epochs=len(cell.lines), n_poison=cell.settings.get("n_poison", cell.lines[0].get("n_poison", "")), source=cell.source
-            )
+            line.update(epochs=len(cell.lines), n_poison=cell.settings.get("n_poison", cell.lines[0].get("n_poison", "")))
+            line["source"] = str(Path(cell.source).parent / "[mas]extracts_epoch.csv")
             line.update(means(cell.means))
             if cell.examples is not None:
                 line.update(of_single_examples(cell.examples))

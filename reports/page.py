@@ -46,7 +46,7 @@ def write(tables: list[Table], claims: list[Claim], figures: list[Figure], tree:
         looks=LOOKS,
         versions=shown(tree.versions),
         results=results if not results.startswith("..") else str(layout.RESULTS),
-        published="; ".join(published),
+        published=published,
         sorter=SORTER.read_text(),
     )
     path = layout.RESULTS / "report.html"

@@ -160,7 +160,7 @@ def test_sweep_and_analysis_from_nothing(workplace):
     workplace.succeed("./analyze_ipoisoning.sh", "subtask", EPOCHS=2, ATTACKS="label-flips")
     assert workplace.written() == expected
     done = workplace.succeed("python3", "report.py")
-    assert "published cells within" in done.stdout and "ratio" in done.stdout
+    assert "published rows within tolerance" in done.stdout and str(workplace.results / "report.html") in done.stdout
 
 
 @pytest.mark.slow
@@ -200,5 +200,16 @@ def test_retraining_on_the_full_set_starts_from_the_kept_baselines(workplace, fu
         assert clean > baseline - 0.03 and before < 0.35 and others <= after
         success[patch] = after
     assert success[4] >= 0.97 and success[14] >= 0.97 > success[1]
-    done = workplace.succeed("python3", "report.py")
-    assert "4_0.01_4 " in done.stdout and "alpha_0.4 " in done.stdout
+    workplace.succeed("python3", "report.py")
+    lines = (workplace.results / "tables/insertion.csv").read_text().splitlines()
+    assert sum(line.startswith("insertion,") and line.endswith("analysis_results.csv") for line in lines) == 3
+
+
+@pytest.mark.slow
+def test_the_estimate_names_every_part_and_their_sum(workplace):
+    import estimate
+
+    done = workplace.succeed("python3", "estimate.py")
+    minutes = [float(line.split()[0]) for line in done.stdout.splitlines() if " minutes   " in line]
+    assert len(minutes) == len(estimate.PARTS) + 1 and all(value > 0 for value in minutes)
+    assert minutes[-1] == pytest.approx(sum(minutes[:-1]), abs=0.06 * len(minutes))

@@ -198,7 +198,8 @@ def finished(results: Path) -> dict[str, tuple[bytes, dict]]:
 
     Every target of every model is there, with every trial once, and nothing else but what a killed process may leave.
     """
-    found = cells.read_all(results, "attack_w_*.csv")
+    paths = sorted(results.rglob("attack_w_*.csv"))
+    found = [(path, cells.whole(path)["settings"], cells.read(path)) for path in paths]
     targets: dict[Path, list[int]] = {}
     for path, settings, lines in found:
         assert [line["poison"] for line in lines] == [str(trial) for trial in range(POISONS + 1)], path
