@@ -20,7 +20,7 @@ import numpy as np
 
 from command_line import Parser, refuse, run
 from files import Unreadable, write_csv
-from results import layout, param_updates, plotting
+from results import cells, layout, param_updates, plotting
 
 QUANTILES = (5, 25, 50, 75, 95)  # per cent
 PER_EXAMPLE = ("clean_norms", "poison_norms", "poison_cosines")
@@ -59,9 +59,12 @@ def reduce(folder: Path, epochs: list[dict[str, np.ndarray]]) -> tuple[float, fl
     cosines = np.array([cosine(epoch["clean_kernel"], epoch["poison_kernel"]) for epoch in epochs])
     write_csv(folder / layout.MAGNITUDES, None, magnitudes.tolist())
     write_csv(folder / layout.ORIENTATIONS, None, cosines[:, np.newaxis].tolist())
+    written = [layout.MAGNITUDES, layout.ORIENTATIONS]
     if PER_EXAMPLE[0] in epochs[0]:  # the paper's layout has no single examples
+        written.append(layout.PER_EXAMPLE)
         quantiles = np.array([[value for name in PER_EXAMPLE for value in np.nanpercentile(epoch[name], QUANTILES)] for epoch in epochs])
         write_csv(folder / layout.PER_EXAMPLE, PER_EXAMPLE_HEADER, [[number, *line] for number, line in enumerate(quantiles.tolist(), 1)])
+    cells.add(folder, layout.ANALYSIS_RESULTS, written)
     return float(np.mean(magnitudes[:, 1] / magnitudes[:, 0])), float(cosines.mean())
 
 

@@ -24,9 +24,9 @@ from pathlib import Path
 import numpy as np
 
 import datasets
-from command_line import COUNT, INDEX, SEED, Parser, refuse, run
+from command_line import COUNT, INDEX, POSITIVE, SEED, Parser, refuse, run
 from files import Lock, write_csv
-from models import baselines, device
+from models import baselines, device, memory
 from models.protocols import UNDEFENDED, Shaping, protocol, shaping
 from models.trainer import Cell, Trainer, Training, cells_of
 from poisons import poison_set, shafahi
@@ -43,7 +43,7 @@ POISON_HEADER = ("base_row", "poison", "target")  # what the poison looks like, 
 
 @dataclass
 class Attack:
-    """An attack on one clean model: all that its targets share. classes: the targets' own and the wanted one."""
+    """An attack on one clean model: all that its targets share. classes: the targets' own and the wanted one; most: how many trials a stack may have."""
 
     dataset: datasets.Dataset
     training: Training
@@ -54,6 +54,7 @@ class Attack:
     budget: shafahi.Budget
     mode: str
     stop_at_first: bool
+    most: int | None = None
 
     def __post_init__(self) -> None:
         self.crafter, self.one_at_a_time = shafahi.Crafter(self.victim.model), threading.Lock()
@@ -98,7 +99,9 @@ def main() -> None:
                 record(attack, target, poison)
         return
     for chosen in options.shaping:
-        attack_all(attack_on(options, dataset, chosen), targets[options.task - 1 :: options.tasks], workers)
+        attack = attack_on(options, dataset, chosen)
+        attack.most = memory.replicas(options.memory, workers, options.network, dataset, options.budget.poisons, attack.training.batch_size)
+        attack_all(attack, targets[options.task - 1 :: options.tasks], workers)
 
 
 def parse():
@@ -123,6 +126,9 @@ def parse():
     parser.add_argument("--list", action="store_true", help="print the targets, and attack none")
     parser.add_argument("--record", action="store_true", help="record the gradients of one re-training instead")
     parser.add_argument("--cores", type=COUNT, help="CPU cores to use (default: all that the process may)")
+    parser.add_argument(
+        "--memory", type=POSITIVE, metavar="GIB", help="stay below so much, with fewer trials at once (default: a quarter of the machine's)"
+    )
     parser.add_argument("--seed", type=SEED, default=layout.SEED, help="of order and noise of the re-training (default: %(default)s)")
     options = parser.parse_args()
     shafahi.finish_attack_options(options)
@@ -202,10 +208,12 @@ def attack_target(attack: Attack, target: int, mine: threading.local) -> tuple[l
         return cells.read(path), 0.0
     began = time.monotonic()
     if getattr(mine, "attack", None) is not attack:
-        shapings = [attack.shaping] * max(len(group) for group in trials.groups(attack.budget.poisons))
+        shapings = [attack.shaping] * max(len(group) for group in trials.groups(attack.budget.poisons, attack.most))
         mine.engine = trials.stack.Stack(attack.victim.model, shapings, attack.training.optimizer, cell.learning_rate, attack.training.seed)
         mine.attack = attack
-    setting = trials.Setting(attack.dataset, attack.mode, attack.training.batch_size, attack.training.epochs, attack.training.seed)
+    setting = trials.Setting(
+        attack.dataset, attack.mode, attack.training.batch_size, attack.training.epochs, attack.training.seed, attack.most
+    )
     x_target, target_class = attack.dataset.x_test[target], attack.classes[1]
     ended = trials.run(mine.engine, setting, poisons.x, poisons.y, x_target, target_class, len(poisons.y), attack.stop_at_first)
     before, batch_size = attack.probabilities(target), attack.training.batch_size

@@ -23,12 +23,14 @@ def refuse(message: str) -> NoReturn:
 
 
 def run(main: Callable[[], None]) -> None:
-    """Call an entry point's `main`; a disk that is full, or a file that may not be read or written, ends it in one line, too."""
+    """Call an entry point's `main`; a full disk, a file that may not be read or written, and a lack of memory end it in one line, too."""
     try:
         main()
     except OSError as error:
         place = error.filename2 or error.filename or "a file"
         refuse(f"{place}: {error.strerror or error}; mend that and give the same command again: what is finished stays")
+    except MemoryError as error:
+        refuse(f"out of memory ({error or 'no more to be had'}): raise `ulimit -v`, or give less with --memory; what is finished stays")
 
 
 class Parser(argparse.ArgumentParser):
@@ -75,8 +77,12 @@ class Progress:
 
     def show(self, epoch: int, accuracies: Sequence[float] | float) -> None:
         """Show that `epoch` (from 1) is done, and the range of the replicas' accuracies, or one number."""
-        low, high = np.min(accuracies), np.max(accuracies)
-        text = f"{self.measure} {low:.4f}" + (f" to {high:.4f}" if high > low else "")
+        known = np.array(accuracies)[~np.isnan(accuracies)]
+        text = (
+            f"{self.measure} {known.min():.4f}" + (f" to {known.max():.4f}" if known.max() > known.min() else "")
+            if known.size
+            else "diverged"
+        )
         self.bar.set_postfix_str(text, refresh=False)
         self.bar.update()
         now = time.monotonic()

@@ -9,6 +9,7 @@ import fcntl
 import hashlib
 import io
 import json
+import math
 import os
 import zipfile
 import zlib
@@ -41,16 +42,25 @@ def writing(path: Path, mode: str = "w") -> Iterator[IO]:
 class Lock:
     """Locks on numbered pieces of a work that several processes share: each is held by one process, until it releases it or ends, however it ends.
 
-    All of them are byte ranges of one empty file, which may lie on a network file system.
+    All of them are byte ranges of one empty file, which may lie on a network file system. A process must have one Lock of a file at a time.
     """
 
     def __init__(self, path: Path) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
         self.stream = open(path, "ab")
 
-    def take(self, number: int) -> bool:
-        """Take a piece; False when another process has it. Where a file system has no locks, every process gets it: work is done twice, alike."""
+    @staticmethod
+    def number(name: Path | str) -> int:
+        """The number of a piece that has a name."""
+        return zlib.crc32(str(name).encode())
+
+    def take(self, number: int, wait: bool = False) -> bool:
+        """Take a piece; False when another process has it, unless `wait`: then until it is free.
+
+        Where a file system has no locks, every process gets it: work is done twice, alike.
+        """
         try:
-            fcntl.lockf(self.stream, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, number)
+            fcntl.lockf(self.stream, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB), 1, number)
         except OSError as error:
             return error.errno not in (errno.EACCES, errno.EAGAIN)
         return True
@@ -70,34 +80,71 @@ def write_csv(path: Path, header: Iterable[str] | None, rows: Iterable[Iterable]
 
 
 def write_json(path: Path, content: dict) -> None:
-    """Write `content` to `path` as indented JSON, keys in the order given."""
+    """Write `content` to `path` as indented JSON, keys in the order given, and last a checksum of them all."""
     with writing(path) as stream:
-        stream.write(json.dumps(content, indent=2) + "\n")
+        stream.write(json.dumps({**content, "checksum": _checksum(content)}, indent=2) + "\n")
 
 
 def read_json(path: Path) -> dict | None:
-    """The JSON object in `path`, or None when the file is missing or is not a JSON object."""
+    """The JSON object in `path` without its checksum, or None when the file is missing, no JSON object, or not what its checksum says.
+
+    One without a checksum is taken as it is.
+    """
     try:
         content = json.loads(Path(path).read_text())
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
-    return content if isinstance(content, dict) else None
+    if not isinstance(content, dict):
+        return None
+    checksum = content.pop("checksum", None)
+    return content if checksum in (None, _checksum(content)) else None
+
+
+def _checksum(content: dict) -> str:
+    return sha256(json.dumps(content, sort_keys=True).encode())
 
 
 class Unreadable(Exception):
     """A file that is missing, truncated or of another format; the message says which."""
 
 
+NPZ_BYTES = 2**30  # what an npz file may unpack to: twenty times all of Fashion-MNIST
+
+
 def read_npz(path: Path) -> dict[str, np.ndarray]:
-    """Every array of an npz file by name, read without executing anything; raises `Unreadable`."""
+    """Every array of an npz file by name, read without executing anything and in bounded memory; raises `Unreadable`.
+
+    Refused before they are unpacked: more than NPZ_BYTES, and an array whose header says more than its file holds.
+    """
     try:
-        with np.load(path, allow_pickle=False) as stored:
-            return {name: stored[name] for name in stored.files}
+        with zipfile.ZipFile(path) as archive:
+            total = sum(member.file_size for member in archive.infolist())
+            if total > NPZ_BYTES:
+                raise Unreadable(f"it would unpack to {total / 2**30:.1f} GiB, more than {NPZ_BYTES / 2**30:.0f} GiB")
+            return {member.filename.removesuffix(".npy"): _read_npy(archive, member) for member in archive.infolist()}
     except FileNotFoundError:
         raise Unreadable("missing") from None
-    except (OSError, ValueError, EOFError, AttributeError, zipfile.BadZipFile, zlib.error) as error:
-        # an AttributeError means a lone .npy array: np.load then returns it, and an array has no names
+    except (OSError, ValueError, EOFError, NotImplementedError, RuntimeError, MemoryError, zipfile.BadZipFile, zlib.error) as error:
+        # what zipfile raises for a foreign compression or an encrypted member is a NotImplementedError or RuntimeError
         raise Unreadable(f"truncated, damaged, or not an npz file ({error})") from None
+
+
+def _read_npy(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> np.ndarray:
+    """An array of an archive, its header checked against its size first: np.load would allocate what the header says."""
+    with archive.open(member) as stream:
+        version = np.lib.format.read_magic(stream)
+        readers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+        if version not in readers:
+            raise ValueError(f"{member.filename} is of version {version}")
+        shape, _, dtype = readers[version](stream)
+        if dtype.hasobject:
+            raise ValueError(f"{member.filename} holds Python objects")
+        if math.prod(shape) * dtype.itemsize > member.file_size:
+            raise ValueError(f"{member.filename} is shorter than its header says")
+    with archive.open(member) as stream:
+        array = np.lib.format.read_array(stream, allow_pickle=False)
+        stream.read()  # to its end, where the CRC is checked
+    return array
 
 
 def write_npz(path: Path, arrays: dict[str, np.ndarray]) -> None:

@@ -33,7 +33,8 @@ import numpy as np
 
 import datasets
 from command_line import COUNT, NOT_NEGATIVE, POSITIVE, SEED, Parser, refuse, run
-from models import baselines, device
+from files import Lock
+from models import baselines, device, memory
 from models.protocols import NETWORKS, UNDEFENDED, Shaping, protocol, shaping
 from models.trainer import Cell, Trainer, Training, cells_of, stacks, training_accuracies
 from poisons import backdoor, images, poison_set, watermark
@@ -46,13 +47,17 @@ INSERTION_HEADER = ("epoch", "baseline_acc", "test_acc", "baseline_backdoor_acc"
 
 @dataclass(frozen=True)
 class Poisoning:
-    """What all poisoned trainings of one call share besides `Training`; dump: how gradients are recorded, npz or csv, None: not at all."""
+    """What all poisoned trainings of one call share besides `Training`; dump: how gradients are recorded, npz or csv, None: not at all.
+
+    locks: keeps two processes from the same stack.
+    """
 
     shapings: list[Shaping]
     learning_rate: float | None
     baseline: baselines.Baseline
     retrain: bool
     dump: str | None
+    locks: Lock
 
 
 def main() -> None:
@@ -68,18 +73,21 @@ def main() -> None:
     )
     together = stacked_sets(options.network, sets)
     workers = device.start(options.gpu, len(together) if options.engine == "stack" else 1)
+    poisons = max((sum(len(poisons.y) for poisons in group) for group in together), default=0)
+    most = memory.replicas(options.memory, workers, options.network, dataset, poisons, options.batch_size, options.record)
     if not sets:
-        baselines.train_clean(training, dataset, options.shapings, options.learning_rate)
+        baselines.train_clean(training, dataset, options.shapings, options.learning_rate, most)
         return
     baseline = baselines.baseline_from(options.baseline, training, dataset) if options.baseline else baselines.baseline(training, dataset)
-    poisoning = Poisoning(options.shapings, options.learning_rate, baseline, options.retrain, options.dump if options.record else None)
+    dump = options.dump if options.record else None
+    poisoning = Poisoning(options.shapings, options.learning_rate, baseline, options.retrain, dump, Lock(layout.RESULTS / "train.lock"))
     mine = threading.local()  # each worker has its own engines
 
     def work(index: int, sets: list[poison_set.PoisonSet]) -> None:
         if not hasattr(mine, "trainer"):
             mine.trainer = Trainer(training, dataset, baseline.model if options.retrain else None)
         name = sets[0].name if len(sets) == 1 else f"{len(sets)} sets of {sets[0].attack}"
-        train_poisoned(mine.trainer, sets, poisoning, f"{name} ({index + 1} of {len(together)})")
+        train_poisoned(mine.trainer, sets, poisoning, most, f"{name} ({index + 1} of {len(together)})")
 
     device.side_by_side(workers, work, enumerate(together))
 
@@ -134,6 +142,9 @@ def parse():
     parser.add_argument("--batch-size", type=COUNT, help="default: the paper's")
     parser.add_argument("--learning-rate", type=POSITIVE, help="default: the paper's, which may differ between undefended and DP-SGD")
     parser.add_argument("--seed", type=SEED, default=layout.SEED, help="of initial weights, order and noise (default: %(default)s)")
+    parser.add_argument(
+        "--memory", type=POSITIVE, metavar="GIB", help="stay below so much, in smaller stacks (default: a quarter of the machine's memory)"
+    )
     parser.add_argument("--gpu", type=int, metavar="INDEX", help="CUDA device (default: any; the CPU where there is none)")
     options = parser.parse_args()
 
@@ -186,19 +197,28 @@ def poisoned_cells(trainer: Trainer, poisons: poison_set.PoisonSet, poisoning: P
     return cells_of(trainer.training, poisoning.shapings, poisoning.learning_rate, place, settings, poisons)
 
 
-def train_poisoned(trainer: Trainer, sets: list[poison_set.PoisonSet], poisoning: Poisoning, label: str) -> None:
+def train_poisoned(trainer: Trainer, sets: list[poison_set.PoisonSet], poisoning: Poisoning, most: int, label: str) -> None:
     """Train on the clean rows and each poison set with every shaping, and write what is not there yet.
 
     A stack is always trained whole, and only the missing cells are written: what a replica computes may depend in the last bit
     on how many others it shares a product with, and an interrupted sweep must end with the bytes of an undisturbed one.
+    most: how many replicas a stack may have.
     """
     results_name, header = layout.ATTACK_RESULTS, ATTACK_HEADER
     if poisoning.dump:
         results_name, header = layout.ANALYSIS_RESULTS, INSERTION_HEADER if sets[0].attack == backdoor.ATTACK else ANALYSIS_HEADER
-    for group in stacks(trainer.training.network, [cell for poisons in sets for cell in poisoned_cells(trainer, poisons, poisoning)]):
-        todo = {replica: cell for replica, cell in enumerate(group) if not cells.finished(cell.folder, results_name, cell.settings)}
+
+    def unfinished(group: list[Cell]) -> dict[int, Cell]:
+        return {replica: cell for replica, cell in enumerate(group) if not cells.finished(cell.folder, results_name, cell.settings)}
+
+    for group in stacks(trainer.training.network, [cell for poisons in sets for cell in poisoned_cells(trainer, poisons, poisoning)], most):
+        piece = Lock.number(group[0].folder.resolve())
+        if unfinished(group):
+            poisoning.locks.take(piece, wait=True)  # until another process that is at it has finished
+        todo = unfinished(group)
         if not todo:
             print(f"{label}: {len(group)} trainings finished before", file=sys.stderr)
+            poisoning.locks.release(piece)
             continue
         began = time.monotonic()
         for cell in todo.values():
@@ -208,6 +228,7 @@ def train_poisoned(trainer: Trainer, sets: list[poison_set.PoisonSet], poisoning
         for replica, cell in todo.items():
             lines = result_lines(trainer.dataset, cell, replica, history, header, poisoning.baseline)
             cells.write(cell.folder, results_name, header, lines, cell.settings, about)
+        poisoning.locks.release(piece)
 
 
 def train_stack(trainer: Trainer, group: list[Cell], todo: dict[int, Cell], header: tuple, dump: str | None, label: str) -> list[dict]:
@@ -216,6 +237,7 @@ def train_stack(trainer: Trainer, group: list[Cell], todo: dict[int, Cell], head
     history, written = [], None
     with concurrent.futures.ThreadPoolExecutor(1) as background:  # gradients are written while the next epoch trains
         for epoch, accuracies, record in trainer.epochs(engine, rows, label, record=bool(dump)):
+            going = {replica: cell for replica, cell in todo.items() if not history or not np.isnan(history[-1]["test_acc"][replica])}
             history.append({"test_acc": accuracies})
             if header == ATTACK_HEADER:
                 history[-1].update(zip(("train_acc_clean", "train_acc_poison"), training_accuracies(engine, rows)))
@@ -224,17 +246,18 @@ def train_stack(trainer: Trainer, group: list[Cell], todo: dict[int, Cell], head
                     backdoor_accuracies(cell, trainer.dataset, partial(engine.hits, replica=replica)) for replica, cell in enumerate(group)
                 ]
                 history[-1].update(zip(("backdoor_acc", "backdoor_acc_other_classes"), np.transpose(shares)))
+            history[-1] = {name: np.where(np.isnan(accuracies), np.nan, values) for name, values in history[-1].items()}
             if written is not None:
                 written.result()
             if record is not None:
-                written = background.submit(write_record, todo, epoch, record, dump)
+                written = background.submit(write_record, going, epoch, record, dump)
         if written is not None:
             written.result()
     return history
 
 
-def write_record(todo: dict[int, Cell], epoch: int, record, dump: str) -> None:
-    for replica, cell in todo.items():
+def write_record(going: dict[int, Cell], epoch: int, record, dump: str) -> None:
+    for replica, cell in going.items():
         param_updates.write_epoch(cell.folder / layout.PARAM_UPDATES, epoch, record, replica, dump)
 
 
@@ -252,7 +275,7 @@ def backdoor_accuracies(cell: Cell, dataset: datasets.Dataset, hits: Callable) -
 def result_lines(
     dataset: datasets.Dataset, cell: Cell, replica: int, history: list[dict], header: tuple, baseline: baselines.Baseline
 ) -> list[list]:
-    """The lines of a cell's CSV file."""
+    """The lines of a cell's CSV file, an epoch each; the last of a training that diverged has nan for its accuracies."""
     line = {"n_poison": len(cell.poisons.y), "baseline_acc": baseline.accuracy}
     if "baseline_backdoor_acc" in header:
         line["baseline_backdoor_acc"], _ = backdoor_accuracies(cell, dataset, baseline.hits)
@@ -262,6 +285,12 @@ def result_lines(
         if "epsilon" in header:
             line["epsilon"] = cell.epsilon(len(dataset.y_train) + len(cell.poisons.y), epoch)
         lines.append([line[name] for name in header])
+        if np.isnan(line["test_acc"]):
+            print(
+                f"{cell.folder}: diverged in epoch {epoch} (weights that are no numbers), recorded as nan; the others went on",
+                file=sys.stderr,
+            )
+            break
     return lines
 
 

@@ -11,7 +11,7 @@ import numpy as np
 
 from command_line import refuse
 from datasets import Dataset
-from files import file_sha256
+from files import Lock, file_sha256
 from models import checkpoints
 from models.protocols import UNDEFENDED, Shaping, protocol
 from models.trainer import Cell, Trainer, Training, cells_of, stacks, training_accuracies
@@ -38,9 +38,20 @@ class Baseline:
         return (self.model.predict(x.reshape(-1, *self.model.input_shape[1:]), batch_size=500, verbose=0).argmax(1) == y)[np.newaxis]
 
 
-def train_clean(training: Training, dataset: Dataset, shapings: list[Shaping], learning_rate: float | None) -> None:
-    """Train clean models and keep the best and the final epoch of each; those that are there already are left alone."""
-    for group in stacks(training.network, clean_cells(training, dataset, shapings, learning_rate)):
+def train_clean(
+    training: Training, dataset: Dataset, shapings: list[Shaping], learning_rate: float | None, most: int | None = None
+) -> None:
+    """Train clean models and keep the best and the final epoch of each; those that are there already are left alone.
+
+    most: how many replicas a stack may have.
+    """
+    for group in stacks(training.network, clean_cells(training, dataset, shapings, learning_rate), most):
+        if all(kept_folder(cell) for cell in group):
+            continue
+        lock = Lock(layout.MODELS / "train.lock")
+        lock.take(
+            Lock.number(group[0].folder.resolve().parent / training.network), wait=True
+        )  # until another process that trains the same is through
         todo = [cell for cell in group if kept_folder(cell) is None]
         if not todo:
             continue
@@ -52,10 +63,14 @@ def train_clean(training: Training, dataset: Dataset, shapings: list[Shaping], l
             for replica, accuracy in enumerate(accuracies):
                 if accuracy > best[replica][0]:
                     best[replica] = (accuracy, engine.weights(replica))
+        diverged = [cell.shaping for replica, cell in enumerate(group) if cell in todo and np.isnan(history[-1][0][replica])]
         for replica, cell in enumerate(group):
-            if cell in todo:
+            if cell in todo and cell.shaping not in diverged:
                 lines = [[round(float(values[replica]), 6) for values in accuracies] for accuracies in history]
                 keep_model(training, dataset, cell, lines, best[replica][1], engine.weights(replica))
+        if diverged:
+            names = ", ".join(f"clip norm {shaping.clip_norm:g}" if shaping.defended else "undefended" for shaping in diverged)
+            refuse(f"clean {training.network}, {names}: diverged (weights that are no numbers), not kept; give a lower --learning-rate")
 
 
 def clean_cells(training: Training, dataset: Dataset, shapings: list[Shaping], learning_rate: float | None) -> list[Cell]:

@@ -9,7 +9,7 @@ from pathlib import Path
 from command_line import refuse
 from files import file_sha256, read_json, write_csv, write_json
 
-BEST, FINAL, CONFIG = "best.keras", "final.keras", "config.json"
+BEST, FINAL, CONFIG, HISTORY = "best.keras", "final.keras", "config.json", "history.csv"
 
 
 def save(folder: Path, models: dict, config: dict, header: tuple, history: list[tuple]) -> None:
@@ -20,8 +20,8 @@ def save(folder: Path, models: dict, config: dict, header: tuple, history: list[
         for name, model in models.items():
             model.save(os.path.join(temporary, name))
             os.replace(os.path.join(temporary, name), folder / name)
-    write_csv(folder / "history.csv", header, history)
-    write_json(folder / CONFIG, {**config, "sha256": {name: file_sha256(folder / name) for name in models}})
+    write_csv(folder / HISTORY, header, history)
+    write_json(folder / CONFIG, {**config, "sha256": {name: file_sha256(folder / name) for name in (*models, HISTORY)}})
 
 
 def config(folder: Path, expected: dict | None = None) -> dict | None:

@@ -6,6 +6,8 @@ import concurrent.futures
 import os
 from collections.abc import Callable, Iterable
 
+from models import memory
+
 
 def start(gpu: int | None = None, stacks: int = 1, cores: int | None = None) -> int:
     """Import TensorFlow for a GPU (its CUDA index) or, with None, for whatever there is; says so when a wanted GPU is missing.
@@ -16,6 +18,7 @@ def start(gpu: int | None = None, stacks: int = 1, cores: int | None = None) -> 
     cores: how many to use, all that the process may by default.
     Must run before anything else imports TensorFlow.
     """
+    memory.check_address_space()
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     if gpu is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = str(gpu)

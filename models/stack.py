@@ -207,6 +207,10 @@ class Stack:
         """The softmax outputs of each replica, float32 [replica, rows, classes]; x: float32 [rows, features]."""
         return self._probabilities(x).numpy()
 
+    def finite(self) -> np.ndarray:
+        """Which replicas have numbers for weights, bool [replica]: one that has not has diverged. None meets another's numbers."""
+        return self._finite().numpy()
+
     def weights(self, replica: int) -> list[np.ndarray]:
         """The weights of one replica, as a Keras model of the network takes them."""
         convolutions = zip(self.front.kernels, self.front.biases) if self.front else ()
@@ -236,6 +240,11 @@ class Stack:
             features = self.front.forward(x[part])[0] if self.front else x[part]
             hits = hits.write(piece, tf.transpose(tf.argmax(_forward(features, kernels, biases)[-1], 1, tf.int32) == y[part]))
         return tf.transpose(hits.concat())
+
+    @tf.function
+    def _finite(self):
+        finite = [tf.reduce_all(tf.math.is_finite(values), tf.range(1, tf.rank(values))) for values in self.kernels + self.biases]
+        return tf.reduce_all(finite, 0)
 
     @tf.function(reduce_retracing=True)
     def _probabilities(self, x):

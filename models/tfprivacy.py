@@ -54,6 +54,10 @@ class TensorFlowPrivacy:
         models = self.models if replica is None else [self.models[replica]]
         return np.stack([model.predict(images, EVALUATION_ROWS, verbose=0).argmax(1) == np.asarray(y) for model in models])
 
+    def finite(self) -> np.ndarray:
+        """Which replicas have numbers for weights, bool [replica]."""
+        return np.array([all(np.isfinite(values).all() for values in model.get_weights()) for model in self.models])
+
     def weights(self, replica: int) -> list[np.ndarray]:
         """The weights of one replica."""
         return self.models[replica].get_weights()

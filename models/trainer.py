@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -82,12 +83,20 @@ def cells_of(
     return found
 
 
-def stacks(network: str, cells: Iterable[Cell]) -> list[list[Cell]]:
-    """The cells in groups that train as one stack: those of one learning rate, or each alone where the network has convolutions."""
+def stacks(network: str, cells: Iterable[Cell], most: int | None = None) -> list[list[Cell]]:
+    """The cells in groups that train as one stack: those of one learning rate, or each alone where the network has convolutions.
+
+    most: how many replicas a stack may have (`models.memory`); larger groups are dealt out evenly.
+    """
     groups = {}
     for number, cell in enumerate(cells):
         groups.setdefault((number if NETWORKS[network].filters else None, cell.learning_rate), []).append(cell)
-    return list(groups.values())
+    pieces = []
+    for group in groups.values():
+        count = math.ceil(len(group) / (most or len(group)))
+        bounds = [len(group) * piece // count for piece in range(count + 1)]
+        pieces += [group[first:last] for first, last in zip(bounds, bounds[1:])]
+    return pieces
 
 
 class Trainer:
@@ -135,15 +144,19 @@ class Trainer:
     def epochs(self, engine, rows, label: str, record: bool = False, short_last: bool = True) -> Iterator[tuple]:
         """Train `engine`; yields (epoch, test accuracies float64 [replica], `models.stack.Record` or None) after each epoch.
 
+        The accuracy of a replica that has diverged (weights that are no numbers) is NaN; when all have, there are no more epochs.
         short_last: what becomes of the rows that are left over (`models.stack.batches`).
         """
         progress = Progress(label, self.training.epochs)
         for epoch in range(1, self.training.epochs + 1):
             batches = self.stack.batches(rows, self.training.batch_size, self.training.seed, epoch, short_last)
             recorded = engine.train_epoch(rows, batches, record)
-            accuracies = engine.hits(self.test.x, self.test.y).mean(1)
+            accuracies = np.where(engine.finite(), engine.hits(self.test.x, self.test.y).mean(1), np.nan)
             progress.show(epoch, accuracies)
             yield epoch, accuracies, recorded
+            if np.isnan(accuracies).all():
+                progress.bar.close()
+                break
 
 
 def training_accuracies(engine, rows) -> tuple[np.ndarray, np.ndarray]:

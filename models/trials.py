@@ -21,9 +21,9 @@ GROUPS = (
 
 @dataclass(frozen=True)
 class Trial:
-    """A trial's end: at its success or, without one, after the last epoch.
+    """A trial's end: at its success or, without one, after the last epoch, or when it diverged.
 
-    poison: its number; probabilities: float32 [classes] of the target; test_acc: of the re-trained model.
+    poison: its number; probabilities: float32 [classes] of the target; test_acc: of the re-trained model, NaN when it diverged.
     """
 
     poison: int
@@ -35,21 +35,25 @@ class Trial:
 
 @dataclass(frozen=True)
 class Setting:
-    """What the trials of all targets share: the clean rows (a `datasets.Dataset`), mode, batch size, epochs and seed of the order."""
+    """What the trials of all targets share: the clean rows (a `datasets.Dataset`), mode, batch size, epochs and seed of the order.
+
+    most: how many trials may run as one stack (`models.memory`).
+    """
 
     dataset: object
     mode: str
     batch_size: int
     epochs: int
     seed: int
+    most: int | None = None
 
 
-def groups(trials: int) -> Iterator[range]:
-    """The trials 0 to `trials` in groups."""
-    first, size = 0, GROUPS[0]
+def groups(trials: int, most: int | None = None) -> Iterator[range]:
+    """The trials 0 to `trials` in groups, of `most` at most."""
+    first, size, next_size = 0, *(min(size, most or size) for size in GROUPS)
     while first <= trials:
         yield range(first, min(first + size, trials + 1))
-        first, size = first + size, GROUPS[1]
+        first, size = first + size, next_size
 
 
 def rows_of(setting: Setting, x: np.ndarray, y: np.ndarray, trials: range) -> stack.Rows:
@@ -78,7 +82,7 @@ def run(
     first trial that succeeds, as if one were run after the other: those behind it are not returned.
     """
     ended = []
-    for group in groups(trials):
+    for group in groups(trials, setting.most):
         ended += run_group(engine, setting, rows_of(setting, x, y, group), group, target, wanted, stop_at_first)
         succeeded = [trial.poison for trial in ended if trial.success and trial.poison]
         if stop_at_first and succeeded:
@@ -98,10 +102,11 @@ def run_group(
         # The row that one poison is too many, alone in a last batch and so a step of its own, would cost a model 2 points of accuracy.
         engine.train_epoch(rows, stack.batches(rows, setting.batch_size, setting.seed, epoch, short_last=False))
         probabilities = engine.probabilities(target.reshape(1, -1))[:, 0]
-        success = probabilities.argmax(1) == wanted
-        ends = success | (epoch == setting.epochs)
+        finite = engine.finite()  # a trial that diverges ends without success
+        success = finite & (probabilities.argmax(1) == wanted)
+        ends = success | ~finite | (epoch == setting.epochs)
         for replica in np.flatnonzero(ends):
-            accuracy = float(engine.hits(data.x_test, data.y_test, replica).mean())
+            accuracy = float(engine.hits(data.x_test, data.y_test, replica).mean()) if finite[replica] else np.nan
             ended.append(Trial(int(running[replica]), bool(success[replica]), probabilities[replica], epoch, accuracy))
         stays = ~ends
         if stop_at_first and (success & (running > 0)).any():

@@ -5,6 +5,8 @@ from __future__ import annotations
 import collections
 import io
 import pickle
+import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -12,14 +14,23 @@ import scipy.io
 
 from command_line import refuse
 from datasets import Dataset
+from files import NPZ_BYTES
+
+NDARRAY = "numpy.ndarray"  # stands for the class, which would allocate whatever it is called with
+
+
+def _reconstruct(kind, shape: tuple, code: bytes) -> np.ndarray:
+    """What NumPy's own function of this name does when it is called as NumPy calls it: an empty array, which then takes its state."""
+    return np.ndarray(0, np.int8) if (kind, tuple(shape)) == (NDARRAY, (0,)) else _foreign(f"an array of {kind} and shape {shape}")
+
 
 # What a pickle of NumPy arrays and plain containers is made of, under the names of Python 2 and 3 and of NumPy 1 and 2.
 ADMITTED = {
-    ("numpy.core.multiarray", "_reconstruct"): np.core.multiarray._reconstruct,
-    ("numpy._core.multiarray", "_reconstruct"): np.core.multiarray._reconstruct,
+    ("numpy.core.multiarray", "_reconstruct"): _reconstruct,
+    ("numpy._core.multiarray", "_reconstruct"): _reconstruct,
     ("numpy.core.multiarray", "scalar"): np.core.multiarray.scalar,
     ("numpy._core.multiarray", "scalar"): np.core.multiarray.scalar,
-    ("numpy", "ndarray"): np.ndarray,
+    ("numpy", "ndarray"): NDARRAY,
     ("numpy", "dtype"): np.dtype,
     ("collections", "OrderedDict"): collections.OrderedDict,
     # protocol 2 writes the bytes of an array as text to be encoded
@@ -79,8 +90,20 @@ def read_mat(path: Path, dataset: Dataset) -> tuple[dict, np.ndarray, np.ndarray
     """
     mend = "use one of the paper's files of the slab attack"
     try:
+        if _unpacked_bytes(path) > NPZ_BYTES:
+            refuse(f"{path}: it would unpack to more than {NPZ_BYTES / 2**30:.0f} GiB; {mend}")
         stored = scipy.io.loadmat(path, variable_names=["bestX", "bestY"])
-    except (OSError, ValueError, TypeError, IndexError, KeyError, NotImplementedError, scipy.io.matlab.MatReadError) as error:
+    except (
+        OSError,
+        ValueError,
+        TypeError,
+        IndexError,
+        KeyError,
+        NotImplementedError,
+        zlib.error,
+        MemoryError,
+        scipy.io.matlab.MatReadError,
+    ) as error:
         refuse(f"{path}: truncated, damaged, or not a MATLAB file of version 7 or older ({error}); {mend}")
     if not {"bestX", "bestY"} <= set(stored):
         refuse(f"{path}: has no bestX and bestY; {mend}")
@@ -88,6 +111,23 @@ def read_mat(path: Path, dataset: Dataset) -> tuple[dict, np.ndarray, np.ndarray
     if x.dtype.kind not in "fiu" or y.dtype.kind not in "fiu" or not np.isin(y, (-1, 1)).all():
         refuse(f"{path}: bestX must hold numbers, and bestY only -1 and +1; {mend}")
     return {"attack": "slabs"}, np.clip(x, 0, 1), (y.reshape(-1).astype(np.int64) + 1) // 2
+
+
+def _unpacked_bytes(path: Path) -> int:
+    """What the compressed variables of a MATLAB 5 file unpack to, as far as NPZ_BYTES: they are not kept."""
+    total = 0
+    with open(path, "rb") as stream:
+        stream.seek(128)  # the file's header
+        while total <= NPZ_BYTES and len(tag := stream.read(8)) == 8:
+            kind, count = struct.unpack("<II", tag)
+            packed = stream.read(count)
+            if kind != 15:  # miCOMPRESSED
+                continue
+            unpacker = zlib.decompressobj()
+            while packed and total <= NPZ_BYTES:
+                total += len(unpacker.decompress(packed, 2**24))
+                packed = unpacker.unconsumed_tail
+    return total
 
 
 def _first_set(sets: np.ndarray, dimensions: int) -> np.ndarray:

@@ -9,9 +9,10 @@ from dataclasses import dataclass, field
 from files import write_csv
 from results import layout
 
-# What a row says of itself: reached within tolerance of the published number or not; published, but not comparable; not published; not run, or not all of it
-WITHIN, OUTSIDE, SHOWN_ONLY, UNPUBLISHED, NOT_RUN, UNFINISHED = VERDICTS = (
-    "within", "outside", "shown only", "unpublished", "not run", "unfinished",
+# What a row says of itself: reached within tolerance of the published number or not; published, but not comparable; not published; not run, or not all of it;
+# its weights became NaN
+WITHIN, OUTSIDE, SHOWN_ONLY, UNPUBLISHED, NOT_RUN, UNFINISHED, DIVERGED = VERDICTS = (
+    "within", "outside", "shown only", "unpublished", "not run", "unfinished", "diverged",
 )  # fmt: skip
 
 

@@ -5,12 +5,13 @@ A shortened run is compared with as many of the published epochs: its first epoc
 
 from __future__ import annotations
 
+import math
 import re
 from pathlib import Path
 
 import numpy as np
 
-from reports import NOT_RUN, OUTSIDE, SHOWN_ONLY, UNPUBLISHED, WITHIN, Table, published
+from reports import DIVERGED, NOT_RUN, OUTSIDE, SHOWN_ONLY, UNPUBLISHED, WITHIN, Table, published
 from reports.reading import Cell, Tree
 from results import layout
 
@@ -124,6 +125,8 @@ def gradients_table(cells: dict[tuple, Cell]) -> Table:
 def gradients_verdict(line: dict, name: tuple) -> str:
     if "source" not in line:
         return NOT_RUN
+    if math.isnan(line["mean_norm_ratio"]):
+        return DIVERGED
     if "published_mean_cosine" not in line:
         return UNPUBLISHED
     if name[0] == "tpoisoning" or name[3:] == INCOMPARABLE:
@@ -180,6 +183,8 @@ def insertion_table(cells: dict[tuple, Cell]) -> Table:
 def insertion_verdict(line: dict) -> str:
     if "source" not in line:
         return NOT_RUN
+    if math.isnan(line["final_acc"]):
+        return DIVERGED
     if "published_final_acc" not in line:
         return UNPUBLISHED
     tolerances = zip(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import math
 import re
 from pathlib import Path
@@ -10,7 +11,7 @@ import numpy as np
 from scipy import stats
 
 from files import read_json
-from reports import NOT_RUN, OUTSIDE, SHOWN_ONLY, UNPUBLISHED, WITHIN, Table, published
+from reports import DIVERGED, NOT_RUN, OUTSIDE, SHOWN_ONLY, UNPUBLISHED, WITHIN, Table, published
 from reports.reading import Cell, Tree
 from results import layout
 
@@ -30,7 +31,7 @@ COLUMNS = (
     *PLACE, "n_poison", "baseline_acc", "best_acc", "final_acc", "baseline_reached_at_epoch", "published_best_acc", "difference", "verdict", "source",
 )  # fmt: skip
 SEEDS_COLUMNS = (
-    *PLACE, "seeds", "baseline_acc", *(f"{name}_acc_{part}" for name in ("best", "final", "epochs") for part in ("mean", "ci95")),
+    *PLACE, "seeds", "diverged", "baseline_acc", *(f"{name}_acc_{part}" for name in ("best", "final", "epochs") for part in ("mean", "ci95")),
     "final_acc_min", "final_acc_max", "best_gain_mean", "best_gain_ci95", "final_gain_mean", "final_gain_ci95", "source",
 )  # fmt: skip
 CRAFTING_COLUMNS = (
@@ -77,6 +78,8 @@ def indiscriminate_table(cells: list[Cell]) -> Table:
         line = {**line_of(place), **reached.get(place, {}), "published_best_acc": known.get(place, "")}
         if place not in reached:
             line["verdict"] = NOT_RUN
+        elif math.isnan(line["final_acc"]):
+            line["verdict"] = DIVERGED
         elif place not in known:
             line["verdict"] = UNPUBLISHED
         else:
@@ -98,7 +101,7 @@ def measured(cell: Cell) -> dict:
     return {
         "n_poison": cell.settings["n_poison"],
         "baseline_acc": cell.settings["baseline_acc"],
-        "best_acc": max(accuracies),
+        "best_acc": max((accuracy for accuracy in accuracies if not math.isnan(accuracy)), default=math.nan),
         "final_acc": accuracies[-1],
         "baseline_reached_at_epoch": reached[0] if reached else "never",
         "source": cell.source,
@@ -111,8 +114,12 @@ def measured(cell: Cell) -> dict:
 def seeds_table(cells: list[Cell]) -> Table:
     """A row for each attack, ratio and shaping that was run with three seeds or more (of the draw, the weights, the order and the noise)."""
     runs: dict[tuple, dict[int, Cell]] = {}
+    diverged: dict[tuple, int] = collections.Counter()
     for cell in cells:
-        runs.setdefault(place_of(cell.settings), {})[cell.settings["seed"]] = cell
+        if np.isfinite(accuracies_of(cell)).all():
+            runs.setdefault(place_of(cell.settings), {})[cell.settings["seed"]] = cell
+        else:
+            diverged[place_of(cell.settings)] += 1
     lines = []
     for place, by_seed in sorted(runs.items()):
         if len(by_seed) < 3:
@@ -120,7 +127,13 @@ def seeds_table(cells: list[Cell]) -> Table:
         accuracies = {seed: accuracies_of(cell) for seed, cell in sorted(by_seed.items())}
         values = np.array(list(accuracies.values()))  # [seeds, (best, final, mean of the epochs)]
         first = by_seed[min(by_seed)]
-        line = {**line_of(place), "seeds": len(by_seed), "baseline_acc": first.settings["baseline_acc"], "source": all_seeds(first)}
+        line = {
+            **line_of(place),
+            "seeds": len(by_seed),
+            "diverged": diverged[place],
+            "baseline_acc": first.settings["baseline_acc"],
+            "source": all_seeds(first),
+        }
         for name, column in zip(("best", "final", "epochs"), values.T):
             line[f"{name}_acc_mean"], line[f"{name}_acc_ci95"] = mean_and_interval(column)
         line["final_acc_min"], line["final_acc_max"] = values[:, 1].min(), values[:, 1].max()
@@ -131,7 +144,10 @@ def seeds_table(cells: list[Cell]) -> Table:
             for name, column in zip(("best", "final"), gains.T):
                 line[f"{name}_gain_mean"], line[f"{name}_gain_ci95"] = mean_and_interval(column)
         lines.append(line)
-    title = "Indiscriminate attacks over seeds: means with 95% intervals (Student's t); gain: over the undefended training of the same seed"
+    title = (
+        "Indiscriminate attacks over seeds (without those that diverged): means with 95% intervals (Student's t); gain: over the undefended training of"
+        " the same seed"
+    )
     return Table("seeds", title, SEEDS_COLUMNS, lines)
 
 

@@ -153,7 +153,7 @@ def model_names(path: Path, settings: dict, kind: str) -> tuple[str, str]:
 
 def is_number(text: str | None) -> bool:
     try:
-        return math.isfinite(float(text))
+        return not math.isinf(float(text))  # NaN: the training diverged
     except (TypeError, ValueError):
         return False
 

@@ -44,6 +44,16 @@ def write(folder: Path, results_name: str, header: Iterable[str], lines: Iterabl
     write_json(layout.run_file(path), {"settings": settings, "results": {path.name: file_sha256(path)}, **measured, "versions": versions()})
 
 
+def add(folder: Path, results_name: str, names: Iterable[str]) -> None:
+    """Add files that were made of a finished cell's recorded gradients to what its run.json vouches for; nothing where the cell is unfinished."""
+    run = read_json(folder / layout.RUN)
+    if run is None or results_name not in run.get("results", {}):
+        return
+    results = {**run["results"], **{name: file_sha256(folder / name) for name in names}}
+    if results != run["results"]:
+        write_json(folder / layout.RUN, {**run, "results": results})
+
+
 def read(path: Path) -> list[dict]:
     """The lines of a CSV file of results, all text."""
     with open(path, newline="") as stream:
@@ -69,6 +79,11 @@ def whole(path: Path) -> dict:
     run = read_json(run_file)
     if run is None or not isinstance(run.get("settings"), dict):
         raise Unfinished(f"damaged: its {run_file.name} cannot be read")
-    if run.get("results") != {path.name: file_sha256(path)}:
-        raise Unfinished(f"damaged: cut off or altered, its SHA-256 is not the one in its {run_file.name}")
+    results = run.get("results")
+    if not isinstance(results, dict) or path.name not in results:
+        raise Unfinished(f"damaged: its {run_file.name} is not of this file")
+    for name, digest in results.items():
+        beside = path.with_name(Path(name).name)
+        if not beside.is_file() or file_sha256(beside) != digest:
+            raise Unfinished(f"damaged: {beside.name} is missing, cut off or altered, its SHA-256 is not the one in its {run_file.name}")
     return run

@@ -37,4 +37,5 @@ def save(figure, path: Path) -> None:
     metadata = {"pdf": {"CreationDate": None}, "png": {"Software": None}}.get(path.suffix[1:])
     with writing(path, "wb") as stream:
         figure.savefig(stream, format=path.suffix[1:], metadata=metadata)
+    figure.set_layout_engine("none")  # what was laid out stays so: a second format need not wait for it
     plt.close(figure)

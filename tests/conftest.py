@@ -17,8 +17,8 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 class Workplace:
     """A folder with results and models of its own; `run` calls a command there."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, suite: Path = REPOSITORY) -> None:
+        self.folder, self.suite = folder, suite
         self.results, self.models = folder / "results", folder / "models"
         self.environment = {**os.environ, "RESULTS": str(self.results), "MODELS": str(self.models), "PYTHON": sys.executable}
 
@@ -27,7 +27,7 @@ class Workplace:
         words = [sys.executable if word == "python3" else str(word) for word in command]
         environment = {**self.environment, **{name: str(value) for name, value in variables.items()}}
         return subprocess.Popen(
-            words, cwd=REPOSITORY, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True
+            words, cwd=self.suite, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True
         )
 
     def run(self, *command, **variables) -> subprocess.CompletedProcess:
@@ -95,3 +95,12 @@ def refused(done: subprocess.CompletedProcess) -> str:
     lines = done.stderr.strip().splitlines()
     assert len(lines) == 1 and lines[0].startswith("error: "), done.stderr
     return lines[0]
+
+
+def pytest_terminal_summary(terminalreporter) -> None:
+    """What tests did to the suite (their property `fault`: what, how often), as a table."""
+    faults = [value for report in terminalreporter.getreports("passed") for name, value in report.user_properties if name == "fault"]
+    if faults:
+        terminalreporter.section("faults survived")
+        for what, times in faults:
+            terminalreporter.write_line(f"{times:>5} x  {what}: nothing lost")

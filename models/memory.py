@@ -1,0 +1,79 @@
+"""How many replicas fit into memory: a sweep of any size trains in stacks that stay below a limit.
+
+What a replica and the rows take was measured (tests/benchmarks/growth.py) and is rounded up here.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import resource
+from pathlib import Path
+
+from command_line import refuse
+from datasets import Dataset
+from models.protocols import NETWORKS
+
+GIB = 2**30
+SHARE = 0.25  # of the machine's memory, by default
+TENSORFLOW = 0.55 * GIB  # the process itself
+COPIES_OF_ROWS = 4  # of a stack's rows: NumPy's, TensorFlow's, and those of the concatenation
+BYTES_PER_ROW = 80  # and replica: weights, hits, what is made of them
+BYTES_PER_PARAMETER = 28  # value, initial value, gradient, two moments, noise, update
+BYTES_PER_UNIT_AND_ROW = 8  # activations while accuracies are computed
+RECORDED_BYTES_PER_PARAMETER = 24  # of the last layer, a step
+MAPPED = 2 * GIB  # the address space that TensorFlow maps besides
+CGROUP = Path("/sys/fs/cgroup/memory.max")
+
+
+def default_limit() -> float:
+    """A quarter of the machine's memory, or of its container's where that is less, in bytes; less where `ulimit -v` leaves less."""
+    whole = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
+    try:
+        whole.append(int(CGROUP.read_text()))
+    except (OSError, ValueError):  # no container, or one without a limit ("max")
+        pass
+    return min(SHARE * min(whole), address_space() - MAPPED)
+
+
+def address_space() -> float:
+    """The address space that the process may have, in bytes: what `ulimit -v` says; infinite without a limit."""
+    limit, _ = resource.getrlimit(resource.RLIMIT_AS)
+    return math.inf if limit == resource.RLIM_INFINITY else limit
+
+
+def check_address_space() -> None:
+    """Refuse a `ulimit -v` under which TensorFlow cannot start: it would abort without a word of why."""
+    needed = MAPPED + GIB
+    if address_space() < needed:
+        refuse(
+            f"ulimit -v {address_space() // 1024:.0f}: TensorFlow needs about {needed / GIB:.0f} GiB of address space; raise it to"
+            f" {needed // 1024} or more"
+        )
+
+
+def replicas(
+    limit_gib: float | None, workers: int, network: str, dataset: Dataset, poisons: int, batch_size: int, record: bool = False
+) -> int:
+    """How many replicas may train as one stack beside `workers` - 1 others; at least 1.
+
+    limit_gib: None is `default_limit`, which is then no reason to refuse. poisons: rows besides the training set. Refuses a limit
+    that one replica does not fit into.
+    """
+    from models.stack import EVALUATION_ROWS
+
+    limit = default_limit() if limit_gib is None else limit_gib * GIB
+    features, rows = math.prod(dataset.shape), len(dataset.y_train) + poisons
+    units = (*NETWORKS[network].hidden, dataset.classes)
+    sizes = [(inside + 1) * outside for inside, outside in zip((features, *units), units)]
+    one = BYTES_PER_ROW * rows + BYTES_PER_PARAMETER * sum(sizes) + BYTES_PER_UNIT_AND_ROW * sum(units) * EVALUATION_ROWS
+    if record:
+        one += RECORDED_BYTES_PER_PARAMETER * sizes[-1] * math.ceil(rows / batch_size)
+    data = 4 * features * (rows + len(dataset.y_test))
+    fixed = TENSORFLOW + data + workers * COPIES_OF_ROWS * data
+    fitting = int((limit - fixed) / workers / one)
+    if fitting < 1 and limit_gib is not None:
+        refuse(
+            f"--memory {limit_gib:g}: a {network} on {dataset.name} takes about {(fixed + workers * one) / GIB:.2f} GiB; give so much at least"
+        )
+    return max(fitting, 1)
