@@ -1,0 +1,278 @@
+"""Files that were cut off, altered or made with ill intent: refused in one clear line, or rebuilt, never silently used; memory stays bounded."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import shutil
+import subprocess
+import sys
+import zipfile
+import zlib
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import scipy.io
+from conftest import REPOSITORY
+from hypothesis import HealthCheck, given, seed, settings
+from hypothesis import strategies as st
+
+import datasets
+from datasets import fashion_mnist, purchases
+from files import read_json
+from models import checkpoints
+from poisons import poison_set
+from reports import reading
+from results import cells, layout
+
+POISONS = REPOSITORY / "datasets/poisons/indiscriminate"
+MODEL = REPOSITORY / "models/subtask/vanilla_lr_300_40_0.01"
+CELL = REPOSITORY / "results/ipoisoning/label-flips/fashion_mnist_3_4.1.0_random_0.4/vanilla_lr_300_40_0.01"
+ANALYSIS = REPOSITORY / "results/analysis/collision/pairs_of_100/fashion_mnist_3_4.1.0/alpha_0.4/vanilla_lr_300_40_0.01"
+EXAMPLES = 40
+
+# A damage: cut off, a bit flipped, bytes overwritten, bytes put in; places are shares of the file's length
+DAMAGES = st.one_of(
+    st.tuples(st.just("cut"), st.floats(0, 0.999)),
+    st.tuples(st.just("flip"), st.floats(0, 0.999999), st.integers(0, 7)),
+    st.tuples(st.just("overwrite"), st.floats(0, 0.999999), st.binary(min_size=1, max_size=64)),
+    st.tuples(st.just("insert"), st.floats(0, 1), st.binary(min_size=1, max_size=64)),
+)
+
+
+def damaged(content: bytes, damage: tuple) -> bytes:
+    kind, place, *rest = damage
+    place = int(place * len(content))
+    if kind == "cut":
+        return content[:place]
+    if kind == "flip":
+        return content[:place] + bytes([content[place] ^ 1 << rest[0]]) + content[place + 1 :]
+    return content[:place] + rest[0] + content[place + (len(rest[0]) if kind == "overwrite" else 0) :]
+
+
+def same(one, other) -> bool:
+    """Whether two readings hold the same."""
+    if isinstance(one, dict):
+        return set(one) == set(other) and all(same(one[name], other[name]) for name in one)
+    if isinstance(one, (tuple, list)):
+        return len(one) == len(other) and all(map(same, one, other))
+    return np.array_equal(one, other, equal_nan=True) if isinstance(one, np.ndarray) else one == other
+
+
+def dataset_fields(data: datasets.Dataset) -> list:
+    return [data.name, data.x_train, data.y_train, data.x_test, data.y_test]
+
+
+def poison_fields(path: Path) -> list:
+    poisons = poison_set.load(path, datasets.load("subtask"))
+    return [poisons.attack, poisons.x, poisons.y, poisons.settings]
+
+
+def read_subtask(path: Path, monkeypatch) -> list:
+    monkeypatch.setattr(fashion_mnist, "SUBTASK_FILE", path)
+    return dataset_fields(fashion_mnist.load_subtask())
+
+
+def read_baskets(path: Path, monkeypatch) -> list:
+    monkeypatch.setattr(purchases, "STAND_IN_FILE", path)
+    return dataset_fields(datasets.load("purchases"))
+
+
+def model_fields(path: Path) -> dict | None:
+    return checkpoints.config(path.parent, {"network": "lr", "seed": 215})
+
+
+def cell_fields(path: Path, name: str) -> list:
+    """What the report takes from a cell; the results folder is the one that the path begins with."""
+    cell = reading.read_cell(path.parent / name, name)
+    return [cell.settings, cell.lines, cell.means, cell.examples]
+
+
+# Files with a checksum: the file that is damaged, and what is read of it
+CHECKED: dict[str, tuple[Path, Callable]] = {
+    "the subtask's images": (fashion_mnist.SUBTASK_FILE, lambda path: dataset_fields(fashion_mnist.load_subtask())),
+    "the baskets": (purchases.STAND_IN_FILE, lambda path: dataset_fields(datasets.load("purchases"))),
+    "label flips": (POISONS / "label-flips/fashion_mnist_3_4.1.0_random_0.4.npz", poison_fields),
+    "slabs": (POISONS / "slabs/fmnist_34_attack_eps40_quantile65_rho_slab.npz", poison_fields),
+    "watermarks": (REPOSITORY / "datasets/watermarks/fashion_mnist_3_4.1.0/pairs_of_100_alpha_0.4.npz", poison_fields),
+    "a model's weights": (MODEL / "best.keras", model_fields),
+    "a model's settings": (MODEL / "config.json", model_fields),
+    "a model's history": (MODEL / "history.csv", model_fields),
+    "results": (CELL / "attack_results.csv", lambda path: cell_fields(path, layout.ATTACK_RESULTS)),
+    "an analysis' results": (ANALYSIS / "analysis_results.csv", lambda path: cell_fields(path, layout.ANALYSIS_RESULTS)),
+    "an analysis' run.json": (ANALYSIS / "run.json", lambda path: cell_fields(path, layout.ANALYSIS_RESULTS)),
+    "extracts": (ANALYSIS / "mextracts_epoch.csv", lambda path: cell_fields(path, layout.ANALYSIS_RESULTS)),
+}
+
+
+def outcome(read: Callable, path: Path, capsys):
+    """What is read, or None when it is refused (in one line), named as unfinished, or not taken for a whole file."""
+    capsys.readouterr()
+    try:
+        return read(path)
+    except SystemExit as refusal:
+        message = capsys.readouterr().err
+        assert refusal.code == 2 and message.startswith("error: ") and message.count("\n") == 1, message
+    except cells.Unfinished as reason:
+        assert str(reason)
+    return None
+
+
+@pytest.mark.parametrize("what", CHECKED)
+def test_damaged_files_are_never_silently_used(what, tmp_path, monkeypatch, capsys, record_property):
+    source, read = CHECKED[what]
+    ground = tmp_path / "results"
+    if REPOSITORY / "results" in source.parents:
+        folder = ground / source.parent.relative_to(REPOSITORY / "results")
+    else:
+        folder = tmp_path / source.parent.name
+    shutil.copytree(source.parent, folder, ignore=shutil.ignore_patterns("*.gz", "param_updates", "*.png"))
+    path, content = folder / source.name, source.read_bytes()
+    monkeypatch.setattr(layout, "RESULTS", ground)
+    for module, name in ((fashion_mnist, "SUBTASK_FILE"), (purchases, "STAND_IN_FILE")):
+        if source == getattr(module, name):
+            monkeypatch.setattr(module, name, path)
+    whole = outcome(read, path, capsys)
+    assert whole is not None
+    refusals = []
+
+    @seed(215)
+    @settings(max_examples=EXAMPLES, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+    @given(DAMAGES)
+    def damage_and_read(damage):
+        path.write_bytes(damaged(content, damage))
+        found = outcome(read, path, capsys)
+        refusals.append(found is None)
+        assert found is None or same(found, whole), damage
+
+    damage_and_read()
+    assert len(refusals) >= EXAMPLES and sum(refusals) > EXAMPLES / 2
+    record_property("fault", (f"damaged: {what}", len(refusals)))
+
+
+FOREIGN = {
+    "slabs.mat": lambda path, x, y: scipy.io.savemat(path, {"bestX": x[None], "bestY": 2 * y[None] - 1}, do_compression=True),
+    "flips.pkl": lambda path, x, y: path.write_bytes(pickle.dumps((x, y))),
+}
+
+
+@pytest.mark.parametrize("name", FOREIGN)
+def test_damaged_foreign_files_are_refused_or_read_but_never_break_anything(name, tmp_path, capsys, record_property):
+    """They have no checksum: that a pixel was altered nobody can know, but what is read are poisons, and results name the file's SHA-256."""
+    path = tmp_path / "flips" / name
+    path.parent.mkdir()
+    FOREIGN[name](path, np.full((6, 784), 0.5), np.array([0, 1] * 3))
+    content, count = path.read_bytes(), []
+    assert outcome(poison_fields, path, capsys) is not None
+
+    @seed(215)
+    @settings(max_examples=EXAMPLES, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+    @given(DAMAGES)
+    def damage_and_read(damage):
+        path.write_bytes(damaged(content, damage))
+        found = outcome(poison_fields, path, capsys)
+        count.append(found is None)
+        assert found is None or (found[1].dtype == np.float32 and found[1].min() >= 0 and found[1].max() <= 1)
+
+    damage_and_read()
+    record_property("fault", (f"damaged: {name}, which has no checksum", len(count)))
+
+
+# --- ill intent ---
+
+
+class Code:
+    def __reduce__(self):
+        return print, ("code was executed",)
+
+
+def npy(header: str, data: bytes = b"") -> bytes:
+    """A .npy array with a header of one's own."""
+    text = header.encode().ljust(118 - 1) + b"\n"
+    return b"\x93NUMPY\x01\x00" + len(text).to_bytes(2, "little") + text + data
+
+
+def archive(path: Path, members: dict[str, bytes]) -> None:
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as stream:
+        for name, content in members.items():
+            stream.writestr(name, content)
+
+
+def bomb(path: Path, gib: int = 3) -> None:
+    """An npz of a few MB that unpacks to `gib` GiB of zeros."""
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as stream, stream.open("instances.npy", "w", force_zip64=True) as member:
+        member.write(npy(f"{{'descr': '|u1', 'fortran_order': False, 'shape': ({gib * 2**30},), }}"))
+        for _ in range(gib * 64):
+            member.write(bytes(2**24))
+
+
+def mat_bomb(path: Path) -> None:
+    """A MATLAB file with a compressed variable of 3 GiB of zeros."""
+    packer = zlib.compressobj(9)
+    packed = b"".join(packer.compress(bytes(2**24)) for _ in range(192)) + packer.flush()
+    path.write_bytes(
+        b"MATLAB 5.0 MAT-file".ljust(124) + b"\x00\x01IM" + (15).to_bytes(4, "little") + len(packed).to_bytes(4, "little") + packed
+    )
+
+
+HUGE = "{'descr': '<f8', 'fortran_order': False, 'shape': (1000000, 1000000), }"
+HOSTILE = {
+    "objects.npz": lambda path: np.savez(path, rows=np.array([Code()], object), labels=[0]),
+    "huge_header.npz": lambda path: archive(path, {"instances.npy": npy(HUGE, bytes(800)), "labels.npy": npy(HUGE)}),
+    "object_header.npz": lambda path: archive(
+        path, {"rows.npy": npy("{'descr': '|O', 'fortran_order': False, 'shape': (1,), }", pickle.dumps(Code()))}
+    ),
+    "code_in_header.npz": lambda path: archive(
+        path, {"rows.npy": npy("{'descr': __import__('os').system('echo code was executed'), 'shape': (1,)}")}
+    ),
+    "paths.npz": lambda path: archive(
+        path, {"../../escaped.npy": npy("{'descr': '|u1', 'fortran_order': False, 'shape': (1,), }", b"1"), "/escaped.npy": b""}
+    ),
+    "bomb.npz": bomb,
+    "bomb.mat": mat_bomb,
+    "code.pkl": lambda path: path.write_bytes(pickle.dumps([Code()])),
+    "huge_array.pkl": lambda path: path.write_bytes(b"cnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\n(L100000000000L\ntS'b'\ntR."),
+    "huge_call.pkl": lambda path: path.write_bytes(b"cnumpy\nndarray\n((L100000000000L\nttR."),
+    "huge_text.pkl": lambda path: path.write_bytes(b"\x80\x04\x8e" + (2**40).to_bytes(8, "little") + b"x"),
+    "deep.pkl": lambda path: path.write_bytes(b"]" * 100000 + b"a" * 99999 + b"."),
+}
+LOAD = """
+import resource, sys
+sys.path.insert(0, sys.argv[2])
+from pathlib import Path
+import datasets
+from poisons import poison_set
+data = datasets.load("subtask")
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+try:
+    poison_set.load(Path(sys.argv[1]), data)
+finally:
+    print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
+"""
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_hostile_files_execute_nothing_and_memory_stays_bounded(name, tmp_path, record_property):
+    path = tmp_path / "inside" / "hostile" / name
+    path.parent.mkdir(parents=True)
+    HOSTILE[name](path)
+    done = subprocess.run([sys.executable, "-c", LOAD, path, REPOSITORY], capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 2 and done.stderr.startswith(f"error: {path}: ") and done.stderr.count("\n") == 1, done.stderr
+    assert "code was executed" not in done.stdout + done.stderr
+    assert int(done.stdout) < 200, "MiB more than before"
+    assert [found.name for found in tmp_path.rglob("*") if found.is_file()] == [name]
+    record_property("fault", (f"hostile file {name}", 1))
+
+
+def test_a_json_file_is_what_its_checksum_says(tmp_path):
+    from files import write_json
+
+    path = tmp_path / "run.json"
+    write_json(path, {"settings": {"seed": 215}, "results": {}})
+    assert read_json(path) == {"settings": {"seed": 215}, "results": {}}
+    path.write_text(path.read_text().replace("215", "216"))
+    assert read_json(path) is None
+    path.write_text(json.dumps({"settings": 1}))  # as written before there were checksums
+    assert read_json(path) == {"settings": 1}
