@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Sets up .venv and runs every test; arguments go to pytest, e.g. ./run_tests.sh -m "not slow", ./run_tests.sh tests/test_stack.py
+# Sets up .venv and runs every test, two files at a time; arguments go to pytest, e.g. ./run_tests.sh -m "not slow", ./run_tests.sh tests/test_stack.py
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 ./setup.sh
-exec .venv/bin/python -m pytest "$@"
+exec .venv/bin/python -m pytest -n 2 --dist loadfile "$@"
