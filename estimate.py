@@ -29,7 +29,7 @@ PARTS = (
     ("BadNet: backdoors", "badnet", 30.0),
 )
 # Seconds of the timed steps there
-REFERENCE = {"subtask": 1.0, "baskets": 1.0, "shallow-mlp": 1.0, "badnet": 1.0}
+REFERENCE = {"subtask": 0.16, "baskets": 0.4, "shallow-mlp": 0.4, "badnet": 0.95}
 REPEATS = 3
 
 

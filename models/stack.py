@@ -25,6 +25,7 @@ from models.protocols import Shaping
 from models.shaping import clip_factors, noise
 
 EVALUATION_ROWS = 4096  # rows a product when accuracies are computed: bounds the memory
+COMPARED_CLASSES = 10
 CONVOLUTION_ROWS = 512  # likewise, where a row has feature maps
 
 
@@ -203,6 +204,11 @@ class Stack:
         """
         return self._hits(x, y, None if replica is None else tf.constant(replica)).numpy()
 
+    def right(self, rows: Rows) -> np.ndarray:
+        """How many of the clean rows and of the poisons that each replica sees it classifies correctly, float64 [2, replica]; copies count."""
+        poison = tf.constant(rows.is_poison, tf.float32)
+        return self._right(rows.x, rows.y, rows.weight, poison).numpy().astype(np.float64)
+
     def probabilities(self, x: tf.Tensor) -> np.ndarray:
         """The softmax outputs of each replica, float32 [replica, rows, classes]; x: float32 [rows, features]."""
         return self._probabilities(x).numpy()
@@ -238,8 +244,20 @@ class Stack:
         for piece in tf.range(pieces):
             part = slice(piece * rows, (piece + 1) * rows)
             features = self.front.forward(x[part])[0] if self.front else x[part]
-            hits = hits.write(piece, tf.transpose(tf.argmax(_forward(features, kernels, biases)[-1], 1, tf.int32) == y[part]))
+            hits = hits.write(piece, tf.transpose(_largest(_forward(features, kernels, biases)[-1]) == y[part]))
         return tf.transpose(hits.concat())
+
+    @tf.function(reduce_retracing=True)
+    def _right(self, x, y, weight, poison):
+        rows = CONVOLUTION_ROWS if self.front else EVALUATION_ROWS
+        counts = tf.zeros([2, tf.shape(weight)[1]])  # float32 counts exactly as far as 2 ** 24
+        for piece in tf.range((tf.size(y) + rows - 1) // rows):
+            tf.autograph.experimental.set_loop_options(shape_invariants=[(counts, tf.TensorShape([2, None]))])
+            part = slice(piece * rows, (piece + 1) * rows)
+            features = self.front.forward(x[part])[0] if self.front else x[part]
+            hits = tf.cast(_largest(_forward(features, self.kernels, self.biases)[-1]) == y[part], tf.float32) * tf.transpose(weight[part])
+            counts += tf.stack([tf.linalg.matvec(hits, 1.0 - poison[part]), tf.linalg.matvec(hits, poison[part])])
+        return counts
 
     @tf.function
     def _finite(self):
@@ -359,6 +377,20 @@ def _forward(features, kernels, biases):
         values = _product(kernel, inputs[-1]) + bias[..., tf.newaxis]
         inputs.append(tf.nn.relu(values) if kernel is not kernels[-1] else values)
     return inputs
+
+
+def _largest(logits):
+    """The class of the largest logit, the first of equals, int32 [replica, batch]; logits: [replica, classes, batch].
+
+    For few classes by comparing them one by one: an argmax over an axis that is not the last is ten times slower.
+    """
+    if logits.shape[1] > COMPARED_CLASSES:
+        return tf.argmax(logits, 1, tf.int32)
+    best, largest = logits[:, 0], tf.zeros_like(logits[:, 0], tf.int32)
+    for label in range(1, logits.shape[1]):
+        larger = logits[:, label] > best
+        best, largest = tf.where(larger, logits[:, label], best), tf.where(larger, label, largest)
+    return largest
 
 
 def _product(kernel, layer):

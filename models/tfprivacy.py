@@ -54,6 +54,11 @@ class TensorFlowPrivacy:
         models = self.models if replica is None else [self.models[replica]]
         return np.stack([model.predict(images, EVALUATION_ROWS, verbose=0).argmax(1) == np.asarray(y) for model in models])
 
+    def right(self, rows: Rows) -> np.ndarray:
+        """How many of the clean rows and of the poisons that each replica sees it classifies correctly, float64 [2, replica]."""
+        seen = self.hits(rows.x, rows.y) * rows.weight.numpy().T.astype(np.float64)
+        return np.stack([seen[:, part].sum(1) for part in (~rows.is_poison, rows.is_poison)])
+
     def finite(self) -> np.ndarray:
         """Which replicas have numbers for weights, bool [replica]."""
         return np.array([all(np.isfinite(values).all() for values in model.get_weights()) for model in self.models])

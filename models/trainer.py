@@ -161,6 +161,7 @@ class Trainer:
 
 def training_accuracies(engine, rows) -> tuple[np.ndarray, np.ndarray]:
     """Accuracies on the clean rows and on the poisons that each replica sees, float64 [replica] each, NaN without any."""
-    hits, weight = engine.hits(rows.x, rows.y), rows.weight.numpy().T.astype(np.float64)
+    weight = rows.weight.numpy()
+    seen = np.stack([weight[part].sum(0, dtype=np.float64) for part in (~rows.is_poison, rows.is_poison)])
     with np.errstate(invalid="ignore"):
-        return tuple((hits * weight)[:, part].sum(1) / weight[:, part].sum(1) for part in (~rows.is_poison, rows.is_poison))
+        return tuple(engine.right(rows) / seen)

@@ -319,6 +319,25 @@ def test_hits_are_kerass_predictions(subtask, monkeypatch):
     assert hits.shape == (1, 2000) and np.array_equal(hits[0], model.predict(subtask.x_test, verbose=0).argmax(1) == subtask.y_test)
 
 
+def test_the_largest_logit_is_an_argmaxs_first(monkeypatch):
+    logits = np.random.default_rng(5).integers(-2, 3, (3, 7, 200)).astype(np.float32)  # many are equal
+    assert np.array_equal(stack._largest(tf.constant(logits)), logits.argmax(1))
+    monkeypatch.setattr(stack, "COMPARED_CLASSES", 6)
+    assert np.array_equal(stack._largest(tf.constant(logits)), logits.argmax(1))
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_right_ones_are_counted_as_often_as_a_replica_sees_them(count, subtask, monkeypatch):
+    monkeypatch.setattr(stack, "EVALUATION_ROWS", 300)
+    x, y, is_poison = subtask.x_train[:1000], subtask.y_train[:1000], np.arange(1000) >= 900
+    weight = np.random.default_rng(3).integers(0, 4, (1000, count)).astype(np.float32)
+    rows = stack.Rows.of(x, y, is_poison, count, weight)
+    replicas = stack.Stack(networks.build("shallow-mlp", subtask.shape, 2, 3), [UNDEFENDED, Shaping(1.0)][:count], "sgd", 0.1, 3)
+    replicas.train_epoch(rows, stack.batches(rows, 100, 3, 1))
+    seen = replicas.hits(rows.x, rows.y).T * weight
+    assert np.array_equal(replicas.right(rows), [seen[~is_poison].sum(0), seen[is_poison].sum(0)])
+
+
 def test_a_network_that_the_stack_cannot_train_is_refused():
     model = tf.keras.Sequential([tf.keras.layers.InputLayer((4,)), tf.keras.layers.Dense(3, "tanh"), tf.keras.layers.Dense(2)])
     with pytest.raises(ValueError, match="relu"):

@@ -3,15 +3,19 @@
 
     python3 -m venv .peers && .peers/bin/pip install -r tests/benchmarks/requirements.txt      Opacus and JAX, which the suite does not need
     python3 tests/benchmarks/peers.py               about 25 minutes on 2 cores; PEERS=/path/to/python for another environment than .peers
+    ROUNDS=3 python3 tests/benchmarks/peers.py a    only this unit of work, all programs three times in turn: medians of the medians
 
 Units of work: (a) a step of the indiscriminate sweep, (b) of a targeted attack on logistic regression, (c) of the shallow MLP under DP-SGD, (d) of the
-BadNet under DP-SGD: milliseconds a step and replica, each program in a process of its own, medians of five (TensorFlow Privacy not on (d), where a step takes it many seconds). Then whole commands as users call them:
-both sweeps of the paper, (e) a collision with its record, (f) crafting one slab set and the poisons of one target. Writes peers.csv beside itself.
+BadNet under DP-SGD: milliseconds a step and replica, each program in a process of its own, medians of five (TensorFlow Privacy not on (d), where a
+step takes it many seconds). Then whole commands as users call them: both sweeps of the paper, (e) a collision with its record, (f) crafting one slab
+set and the poisons of one target. Writes peers.csv beside itself.
 """
 
 from __future__ import annotations
 
+import csv
 import json
+import math
 import os
 import platform
 import statistics
@@ -26,6 +30,8 @@ from units import REPEATS, UNITS
 HERE = Path(__file__).resolve().parent
 REPOSITORY = HERE.parents[1]
 sys.path[:0] = [str(REPOSITORY), str(REPOSITORY / "tests")]
+TABLE = HERE / "peers.csv"
+ROUNDS = int(os.environ.get("ROUNDS", "1"))
 PEERS = os.environ.get("PEERS") or str(REPOSITORY / ".peers/bin/python")
 HEADER = ("unit", "what", "ms_per_step_and_replica", "times_the_stack")
 WHAT = {
@@ -39,26 +45,52 @@ def main() -> None:
     print(f"{platform.machine()}, {os.cpu_count()} cores, {processor()}, Python {platform.python_version()}")
     rate = matrix_rate()
     print(f"float32 matrix products: {rate:.0f} GFLOP/s\n", flush=True)
-    lines = []
-    for name, unit in UNITS.items():
-        found = {}
-        for program in ("stack", "keras", *(("privacy",) if unit.clip_norm is not None and not unit.filters else ())):
-            found.update(measured(sys.executable, "peer_tensorflow.py", name, program))
-        if Path(PEERS).exists():
-            for program in ("peer_opacus.py", "peer_jax.py"):
-                found.update(measured(PEERS, program, name))
+    wanted = sys.argv[1:] or [*UNITS, "commands"]
+    lines = [line for line in read() if line[0] not in wanted]
+    for name in filter(UNITS.get, wanted):
+        unit, rounds = UNITS[name], {}
+        for _ in range(ROUNDS):  # the programs in turn: the machine may be faster at one time than at another
+            for what, value in one_round(name).items():
+                rounds.setdefault(what, []).append(math.inf if value is None else value)
+        found = {what: statistics.median(values) for what, values in rounds.items()}
+        found = {what: value if math.isfinite(value) else None for what, value in found.items()}
         found["arithmetic limit"] = unit.operations / rate / 1e6
         print(f"({name}) {WHAT[name]}: {unit.operations / 1e6:.2f} MFLOP a step")
         for what, value in found.items():
             shown = "failed" if value is None else f"{value:9.4f} ms {value / found['stack']:8.2f} times the stack"
             print(f"    {what:<26}{shown}", flush=True)
             lines.append((name, what, value or "", round(value / found["stack"], 3) if value else ""))
+        write(lines)
     if not Path(PEERS).exists():
         print(f"no {PEERS}: without Opacus and JAX (see the head of this file)")
-    whole_commands(lines)
+    if "commands" in wanted:
+        whole_commands(lines)
+        write(lines)
+
+
+def one_round(name: str) -> dict[str, float | None]:
+    """Milliseconds a step of every program on a unit of work."""
+    unit, found = UNITS[name], {}
+    for program in ("stack", "keras", *(("privacy",) if unit.clip_norm is not None and not unit.filters else ())):
+        found.update(measured(sys.executable, "peer_tensorflow.py", name, program))
+    if Path(PEERS).exists():
+        for program in ("peer_opacus.py", "peer_jax.py"):
+            found.update(measured(PEERS, program, name))
+    return found
+
+
+def read() -> list[tuple]:
+    """What an earlier run wrote."""
+    if not TABLE.exists():
+        return []
+    with open(TABLE, newline="") as stream:
+        return [tuple(line) for line in csv.reader(stream)][1:]
+
+
+def write(lines: list[tuple]) -> None:
     from files import write_csv
 
-    write_csv(HERE / "peers.csv", HEADER, lines)
+    write_csv(TABLE, HEADER, sorted(lines, key=lambda line: line[0]))
 
 
 def measured(python: str, program: str, *arguments: str) -> dict[str, float | None]:
@@ -113,7 +145,7 @@ def whole_commands(lines: list[tuple]) -> None:
                 seconds.append(time.perf_counter() - began)
             median = statistics.median(seconds)
             print(f"{what}: {median:.1f} s ({min(seconds):.1f} to {max(seconds):.1f})", flush=True)
-            lines.append(("command", what, round(1000 * median), ""))
+            lines.append(("commands", what, round(1000 * median), ""))
 
 
 if __name__ == "__main__":
