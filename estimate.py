@@ -51,17 +51,17 @@ def timings() -> dict[str, Callable[[], None]]:
     device.start()
     import numpy as np
 
-    from models import networks, stack
+    from models import minibatches, networks, stack
     from models.protocols import PROTOCOLS, Shaping
 
     def epoch_of(dataset: str, network: str, shape: tuple, classes: int, shaping: Shaping, replicas: int, steps: int) -> Callable[[], None]:
         protocol, rng = PROTOCOLS[dataset, network], np.random.default_rng(0)
         count = protocol.batch_size * steps
         x, y = rng.random((count, *shape), np.float32), rng.integers(0, classes, count).astype(np.int32)
-        rows = stack.Rows.of(x, y, np.zeros(count, bool), replicas)
+        rows = minibatches.Rows.of(x, y, np.zeros(count, bool), replicas)
         model = networks.build(network, shape, classes, 0)
         engine = stack.Stack(model, [shaping] * replicas, protocol.optimizer, protocol.learning_rate, 0)
-        return lambda: (engine.train_epoch(rows, stack.batches(rows, protocol.batch_size, 0, 1)), engine.weights(0))
+        return lambda: (engine.train_epoch(rows, minibatches.shuffled(rows, protocol.batch_size, 0, 1)), engine.weights(0))
 
     image = (28, 28, 1)
     return {

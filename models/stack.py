@@ -12,14 +12,13 @@ Convolutions (`models.convolution`) may stand before the dense layers of a stack
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import tensorflow as tf
 
 from models.convolution import Front
+from models.minibatches import Batches, Record, Rows
 from models.optimizers import Optimizer
 from models.protocols import Shaping
 from models.shaping import clip_factors, noise
@@ -27,124 +26,6 @@ from models.shaping import clip_factors, noise
 EVALUATION_ROWS = 4096  # rows a product when accuracies are computed: bounds the memory
 COMPARED_CLASSES = 10
 CONVOLUTION_ROWS = 512  # likewise, where a row has feature maps
-
-
-@dataclass(frozen=True)
-class Rows:
-    """The training rows of a stack, clean ones and poisons.
-
-    x: float32 [rows, features]; y: int32 [rows]; is_poison: bool [rows];
-    weight: float32 [rows, replica], how often a row counts for a replica: 1 or 0, or a number of copies; squared_norms: float32 [rows], |x|^2.
-    slots: int [rows]: rows of one slot take one place in the order of an epoch and so meet in one batch, such as the poisons that
-    each replica has in place of another's.
-    """
-
-    x: tf.Tensor
-    y: tf.Tensor
-    is_poison: np.ndarray
-    weight: tf.Tensor
-    squared_norms: tf.Tensor
-    slots: np.ndarray
-
-    @staticmethod
-    def of(
-        x: np.ndarray,
-        y: np.ndarray,
-        is_poison: np.ndarray,
-        replicas: int,
-        weight: np.ndarray | None = None,
-        slots: np.ndarray | None = None,
-    ) -> Rows:
-        """Rows from arrays; x may have any shape behind its first axis. By default every replica sees every row, each in a slot of its own."""
-        flat = tf.reshape(tf.constant(x), [len(x), -1])
-        weight = tf.ones([len(x), replicas]) if weight is None else tf.constant(weight, tf.float32)
-        slots = np.arange(len(x)) if slots is None else slots
-        return Rows(flat, tf.constant(y, tf.int32), is_poison, weight, tf.reduce_sum(tf.square(flat), 1), slots)
-
-    def keep(self, replicas: Sequence[int]) -> Rows:
-        """The rows of a stack of which only these replicas are left."""
-        return dataclasses.replace(self, weight=tf.gather(self.weight, replicas, axis=1))
-
-
-@dataclass(frozen=True)
-class Batches:
-    """A shuffled epoch. Batch b is order[starts[b] : starts[b + 1]], of which the first clean[b] rows are clean.
-
-    order: int32 [rows]; starts: int32 [batches + 1]; clean: int32 [batches].
-    """
-
-    order: np.ndarray
-    starts: np.ndarray
-    clean: np.ndarray
-
-
-@dataclass(frozen=True)
-class Record:
-    """What the steps of one epoch gave out about the gradients of the last layer, at the parameters before each update.
-
-    sums: by name (clean_kernel, poison_kernel, clean_bias, poison_bias), float32 [step, replica, classes(, fan_in)], the sum over
-    the clean or the poison rows of a batch, each row's gradient clipped as its replica clips it, without noise.
-    squared_norms: float32 [row, replica], |g_i|^2 of each row's kernel gradient before clipping.
-    inner_products: float32 [poison row, replica], of g_i and the batch's clean_kernel sum.
-    epoch: the batches, in whose order all rows of a record are.
-
-    The methods do the rest of the arithmetic, a replica at a time, so that the training need not wait for it.
-    """
-
-    rows: Rows
-    epoch: Batches
-    sums: dict[str, np.ndarray]
-    squared_norms: np.ndarray
-    inner_products: np.ndarray
-
-    @property
-    def is_poison(self) -> np.ndarray:
-        """bool [row], in the order of training."""
-        return self.rows.is_poison[self.epoch.order]
-
-    def batch_means(self, replica: int, part: str, parameter: str) -> tuple[np.ndarray, np.ndarray]:
-        """The mean gradient of a part (clean, poison) in each batch that has such rows, for a parameter (kernel, bias).
-
-        Returns the batches' numbers from 0, int [batches], and the means, float32 [batches, fan_in, classes] or [batches, classes].
-        """
-        counted = self._weight(replica) * (self.is_poison == (part == "poison"))
-        counts = np.add.reduceat(counted, self.epoch.starts[:-1])
-        chosen = np.flatnonzero(counts)
-        sums = self.sums[f"{part}_{parameter}"][chosen, replica]
-        return chosen, (sums.T / counts[chosen]).T.swapaxes(1, -1)
-
-    def norms(self, replica: int) -> np.ndarray:
-        """|g_i| of each row's kernel gradient before clipping, float32 [row]; NaN where the replica does not see the row."""
-        return np.where(self._weight(replica) > 0, np.sqrt(self.squared_norms[:, replica]), np.float32(np.nan))
-
-    def cosines(self, replica: int) -> np.ndarray:
-        """The cosine of each poison's kernel gradient to its batch's mean clean one, float32 [poison row]; NaN where one of them is zero."""
-        clean = self.sums["clean_kernel"][:, replica]
-        clean_norms = np.sqrt(np.einsum("sij,sij->s", clean, clean))  # of the sum: its direction is the mean's
-        batch = np.searchsorted(self.epoch.starts, np.flatnonzero(self.is_poison), "right") - 1
-        with np.errstate(divide="ignore", invalid="ignore"):
-            return self.inner_products[:, replica] / (self.norms(replica)[self.is_poison] * clean_norms[batch])
-
-    def _weight(self, replica: int) -> np.ndarray:
-        return self.rows.weight.numpy()[self.epoch.order, replica]
-
-
-def batches(rows: Rows, batch_size: int, seed: int, epoch: int, short_last: bool = True) -> Batches:
-    """Shuffle the slots and cut them into batches of `batch_size`, of which the last may be smaller, or else takes what is left over.
-
-    Which rows meet in a batch is random; within it the clean ones come first, so that the sums over clean and over poison rows
-    are sums over slices.
-    """
-    count = rows.slots.max() + 1
-    place = np.empty(count, np.int64)
-    place[np.random.default_rng([seed, epoch]).permutation(count)] = np.arange(count)
-    place = place[rows.slots]
-    batch = place // batch_size
-    if not short_last:
-        batch = np.minimum(batch, max(count // batch_size, 1) - 1)
-    order = np.lexsort((place, rows.is_poison, batch)).astype(np.int32)
-    starts = np.concatenate([[0], np.cumsum(np.bincount(batch))]).astype(np.int32)
-    return Batches(order, starts, np.bincount(batch, weights=~rows.is_poison).astype(np.int32))
 
 
 class Stack:
@@ -243,8 +124,7 @@ class Stack:
         hits = tf.TensorArray(tf.bool, pieces, infer_shape=False)
         for piece in tf.range(pieces):
             part = slice(piece * rows, (piece + 1) * rows)
-            features = self.front.forward(x[part])[0] if self.front else x[part]
-            hits = hits.write(piece, tf.transpose(_largest(_forward(features, kernels, biases)[-1]) == y[part]))
+            hits = hits.write(piece, tf.transpose(_largest(self._logits(x[part], kernels, biases)) == y[part]))
         return tf.transpose(hits.concat())
 
     @tf.function(reduce_retracing=True)
@@ -254,9 +134,9 @@ class Stack:
         for piece in tf.range((tf.size(y) + rows - 1) // rows):
             tf.autograph.experimental.set_loop_options(shape_invariants=[(counts, tf.TensorShape([2, None]))])
             part = slice(piece * rows, (piece + 1) * rows)
-            features = self.front.forward(x[part])[0] if self.front else x[part]
-            hits = tf.cast(_largest(_forward(features, self.kernels, self.biases)[-1]) == y[part], tf.float32) * tf.transpose(weight[part])
-            counts += tf.stack([tf.linalg.matvec(hits, 1.0 - poison[part]), tf.linalg.matvec(hits, poison[part])])
+            hits = _largest(self._logits(x[part], self.kernels, self.biases)) == y[part]
+            seen = tf.cast(hits, tf.float32) * tf.transpose(weight[part])
+            counts += tf.stack([tf.linalg.matvec(seen, 1.0 - poison[part]), tf.linalg.matvec(seen, poison[part])])
         return counts
 
     @tf.function
@@ -266,8 +146,11 @@ class Stack:
 
     @tf.function(reduce_retracing=True)
     def _probabilities(self, x):
+        return tf.nn.softmax(tf.transpose(self._logits(x, self.kernels, self.biases), [0, 2, 1]))
+
+    def _logits(self, x, kernels, biases):
         features = self.front.forward(x)[0] if self.front else x
-        return tf.nn.softmax(tf.transpose(_forward(features, self.kernels, self.biases)[-1], [0, 2, 1]))
+        return _forward(features, kernels, biases)[-1]
 
     @tf.function(reduce_retracing=True)
     def _epoch(self, x, y, weight, squared_norms, order, starts, clean, record):

@@ -10,8 +10,9 @@ import numpy as np
 import tensorflow as tf
 
 from models import networks
+from models.minibatches import Batches, Rows
 from models.protocols import Shaping
-from models.stack import EVALUATION_ROWS, Batches, Rows
+from models.stack import EVALUATION_ROWS
 
 
 class TensorFlowPrivacy:
@@ -35,7 +36,7 @@ class TensorFlowPrivacy:
                 state.assign(tf.zeros_like(state))
 
     def train_epoch(self, rows: Rows, epoch: Batches, record: bool = False) -> None:
-        """Train every replica for one epoch over the batches that `models.stack.batches` made."""
+        """Train every replica for one epoch over the batches that `models.minibatches.shuffled` made."""
         if record:
             raise ValueError("only the stack records gradients")
         x, weight = tf.reshape(rows.x, [-1, *self.shape]), rows.weight.numpy()

@@ -13,7 +13,7 @@ import numpy as np
 
 from command_line import Progress
 from datasets import Dataset
-from models import privacy
+from models import minibatches, privacy
 from models.protocols import NETWORKS, Shaping, protocol
 from results import layout
 
@@ -110,7 +110,7 @@ class Trainer:
 
         self.training, self.dataset, self.stack, self.engines = training, dataset, stack, {}
         self.start = start or networks.build(training.network, dataset.shape, dataset.classes, training.seed)
-        self.test = stack.Rows.of(dataset.x_test, dataset.y_test, np.zeros(len(dataset.y_test), bool), 1)
+        self.test = minibatches.Rows.of(dataset.x_test, dataset.y_test, np.zeros(len(dataset.y_test), bool), 1)
 
     def engine(self, group: list[Cell]):
         """The engine that trains a stack of cells, at the weights from which they start."""
@@ -125,7 +125,7 @@ class Trainer:
         return self.engines[key]
 
     def rows(self, group: list[Cell]):
-        """The rows of a stack (`models.stack.Rows`): the clean ones, and for each cell its own poisons.
+        """The rows of a stack (`models.minibatches.Rows`): the clean ones, and for each cell its own poisons.
 
         Where cells have different sets of poisons, of one size, the k-th poisons of all sets share a slot.
         """
@@ -139,17 +139,17 @@ class Trainer:
         for index, poisons in enumerate(sets):
             first = len(data.y_train) + index * len(poisons.y)
             weight[first : first + len(poisons.y), [cell.poisons is not poisons for cell in group]] = 0
-        return self.stack.Rows.of(x, y, np.arange(len(y)) >= len(data.y_train), len(group), weight, slots)
+        return minibatches.Rows.of(x, y, np.arange(len(y)) >= len(data.y_train), len(group), weight, slots)
 
     def epochs(self, engine, rows, label: str, record: bool = False, short_last: bool = True) -> Iterator[tuple]:
-        """Train `engine`; yields (epoch, test accuracies float64 [replica], `models.stack.Record` or None) after each epoch.
+        """Train `engine`; yields (epoch, test accuracies float64 [replica], `models.minibatches.Record` or None) after each epoch.
 
         The accuracy of a replica that has diverged (weights that are no numbers) is NaN; when all have, there are no more epochs.
-        short_last: what becomes of the rows that are left over (`models.stack.batches`).
+        short_last: what becomes of the rows that are left over (`models.minibatches.shuffled`).
         """
         progress = Progress(label, self.training.epochs)
         for epoch in range(1, self.training.epochs + 1):
-            batches = self.stack.batches(rows, self.training.batch_size, self.training.seed, epoch, short_last)
+            batches = minibatches.shuffled(rows, self.training.batch_size, self.training.seed, epoch, short_last)
             recorded = engine.train_epoch(rows, batches, record)
             accuracies = np.where(engine.finite(), engine.hits(self.test.x, self.test.y).mean(1), np.nan)
             progress.show(epoch, accuracies)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from models import stack
+from models import minibatches, stack
 
 GROUPS = (
     11,
@@ -56,7 +56,7 @@ def groups(trials: int, most: int | None = None) -> Iterator[range]:
         first, size = first + size, next_size
 
 
-def rows_of(setting: Setting, x: np.ndarray, y: np.ndarray, trials: range) -> stack.Rows:
+def rows_of(setting: Setting, x: np.ndarray, y: np.ndarray, trials: range) -> minibatches.Rows:
     """The rows that a group of trials sees: the clean ones, and of the poisons x, y those that each of the trials takes.
 
     A oneshot trial's poison takes the same place in an epoch's order as every other's; of several poisons each has its own place, which stays empty
@@ -70,7 +70,7 @@ def rows_of(setting: Setting, x: np.ndarray, y: np.ndarray, trials: range) -> st
         seen, places = poison[:, np.newaxis] + 1 <= np.array(trials), clean + poison
     x, y = np.concatenate([data.x_train, x[poison]]), np.concatenate([data.y_train, y[poison]])
     weight = np.concatenate([np.ones((clean, len(trials)), np.float32), seen.astype(np.float32)])
-    return stack.Rows.of(x, y, np.arange(len(y)) >= clean, len(trials), weight, np.concatenate([np.arange(clean), places]))
+    return minibatches.Rows.of(x, y, np.arange(len(y)) >= clean, len(trials), weight, np.concatenate([np.arange(clean), places]))
 
 
 def run(
@@ -92,7 +92,7 @@ def run(
 
 
 def run_group(
-    engine: stack.Stack, setting: Setting, rows: stack.Rows, group: range, target: np.ndarray, wanted: int, stop_at_first: bool
+    engine: stack.Stack, setting: Setting, rows: minibatches.Rows, group: range, target: np.ndarray, wanted: int, stop_at_first: bool
 ) -> list[Trial]:
     """Run one group to its end; see `run`."""
     data, ended, running = setting.dataset, [], np.array(group)
@@ -100,7 +100,7 @@ def run_group(
     engine.keep(range(len(group)))
     for epoch in range(1, setting.epochs + 1):
         # The row that one poison is too many, alone in a last batch and so a step of its own, would cost a model 2 points of accuracy.
-        engine.train_epoch(rows, stack.batches(rows, setting.batch_size, setting.seed, epoch, short_last=False))
+        engine.train_epoch(rows, minibatches.shuffled(rows, setting.batch_size, setting.seed, epoch, short_last=False))
         probabilities = engine.probabilities(target.reshape(1, -1))[:, 0]
         finite = engine.finite()  # a trial that diverges ends without success
         success = finite & (probabilities.argmax(1) == wanted)

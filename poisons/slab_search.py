@@ -23,6 +23,7 @@ import numpy as np
 
 from command_line import refuse
 from datasets import Dataset
+from models import minibatches
 from poisons import slab_program
 from poisons.defences import Defence
 from poisons.hinge import hinge_gradient, hinge_loss
@@ -194,7 +195,7 @@ class Victims:
         self.epsilon, self.x, self.y = epsilon, dataset.x_train.reshape(len(dataset.x_train), -1), dataset.y_train
         self.mine = threading.local()
         chosen = np.random.default_rng(0).permutation(len(self.y))[:SCORING_ROWS]
-        self.scoring = stack.Rows.of(self.x[chosen], self.y[chosen], np.zeros(SCORING_ROWS, bool), 1)
+        self.scoring = minibatches.Rows.of(self.x[chosen], self.y[chosen], np.zeros(SCORING_ROWS, bool), 1)
 
     def scores(self, candidates: list[Candidate], seed: int) -> np.ndarray:
         """For each of at most 8 candidates the sum of both victims' accuracies in their best epochs, on clean training rows: lower is stronger."""
@@ -210,7 +211,7 @@ class Victims:
         weight = np.concatenate([np.ones((clean_rows, len(self.shapings)), np.float32), weight.reshape(-1, len(self.shapings))])
         is_poison = np.arange(len(weight)) >= clean_rows
         x, labels = np.concatenate([self.x, np.tile(points, (DRAWS, 1))]), np.concatenate([self.y, np.tile(LABELS, DRAWS * len(full))])
-        rows = self.stack.Rows.of(x, labels, is_poison, len(self.shapings), weight)
+        rows = minibatches.Rows.of(x, labels, is_poison, len(self.shapings), weight)
         engine = self._engine(seed)
         accuracies = []
         for epoch in range(1, SCORING_EPOCHS + 1):
@@ -219,7 +220,7 @@ class Victims:
             draws = clean_rows + len(points) * random.integers(DRAWS, size=len(clean))[:, np.newaxis] + np.arange(len(points))
             order = np.concatenate([clean, draws], 1).astype(np.int32)
             starts = order.shape[1] * np.arange(len(order) + 1, dtype=np.int32)
-            engine.train_epoch(rows, self.stack.Batches(order.reshape(-1), starts, np.full(len(clean), size, np.int32)))
+            engine.train_epoch(rows, minibatches.Batches(order.reshape(-1), starts, np.full(len(clean), size, np.int32)))
             accuracies.append(engine.hits(self.scoring.x, self.scoring.y).mean(1))
         best = np.sort(accuracies, 0)[-BEST_EPOCHS:].mean(0)
         return best.reshape(-1, 2).sum(1)[: len(candidates)]

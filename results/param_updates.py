@@ -26,7 +26,7 @@ DUMPED = re.compile(r"(\d+)_(\d+)_(clean|poison)_([01])\.csv")
 
 
 def write_epoch(folder: Path, epoch: int, record, replica: int, dump: str = "npz") -> None:
-    """Write what one replica's epoch measured (a `models.stack.Record`) as `dump` says, npz or csv."""
+    """Write what one replica's epoch measured (a `models.minibatches.Record`) as `dump` says, npz or csv."""
     if dump == "csv":
         _dump_csv(folder, epoch, record, replica)
         return

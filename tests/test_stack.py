@@ -11,7 +11,7 @@ device.start()
 
 import tensorflow as tf  # noqa: E402
 
-from models import networks, stack, tfprivacy  # noqa: E402
+from models import minibatches, networks, stack, tfprivacy  # noqa: E402
 from models.protocols import UNDEFENDED, Shaping  # noqa: E402
 from models.shaping import clip_factors, noise  # noqa: E402
 
@@ -52,8 +52,8 @@ def test_one_step_is_the_mean_of_clipped_per_example_gradients(network):
     weight[:, :3] = 1
     model = networks.build(network, SHAPE, 3, 7)
     replicas = stack.Stack(model, [Shaping(clip_norm) for clip_norm in clip_norms], "sgd", 1.0, 7)
-    rows = stack.Rows.of(x, y, is_poison, 6, weight)
-    replicas.train_epoch(rows, stack.batches(rows, 70, 7, 1))
+    rows = minibatches.Rows.of(x, y, is_poison, 6, weight)
+    replicas.train_epoch(rows, minibatches.shuffled(rows, 70, 7, 1))
     gradients = per_example_gradients(model, x, y)
     for replica, clip_norm in enumerate(clip_norms):
         seen = weight[:, replica] > 0
@@ -88,9 +88,9 @@ def test_a_convolutional_step_is_the_mean_of_clipped_per_example_gradients(name,
     x, y = random.random((40, *model.input_shape[1:]), np.float32), random.integers(0, 3, 40).astype(np.int32)
     weight = np.ones((40, 1), np.float32)
     weight[5] = 0
-    rows = stack.Rows.of(x, y, np.arange(40) >= 30, 1, weight)
+    rows = minibatches.Rows.of(x, y, np.arange(40) >= 30, 1, weight)
     replica = stack.Stack(model, [Shaping(clip_norm)], "sgd", 1.0, 7)
-    replica.train_epoch(rows, stack.batches(rows, 40, 7, 1))
+    replica.train_epoch(rows, minibatches.shuffled(rows, 40, 7, 1))
     gradients = per_example_gradients(model, x, y)
     seen = weight[:, 0] > 0
     assert name == "badnet" or any(
@@ -113,10 +113,10 @@ def test_an_epoch_agrees_with_tensorflow_privacy(network, optimizer, rate, subta
     weight[::3, 2] = 0
     shapings = [UNDEFENDED, Shaping(0.5), Shaping(4.0)]
     model = networks.build(network, subtask.shape, 2, 215)
-    rows = stack.Rows.of(x, y, is_poison, 3, weight)
+    rows = minibatches.Rows.of(x, y, is_poison, 3, weight)
     ours, theirs = (engine(model, shapings, optimizer, rate, 215) for engine in (stack.Stack, tfprivacy.TensorFlowPrivacy))
     for engine in (ours, theirs):
-        engine.train_epoch(rows, stack.batches(rows, 300, 215, 1))
+        engine.train_epoch(rows, minibatches.shuffled(rows, 300, 215, 1))
     for replica in range(3):
         for mine, reference in zip(ours.weights(replica), theirs.weights(replica)):
             assert np.abs(mine - reference).max() < 1e-4
@@ -127,10 +127,10 @@ def test_an_epoch_agrees_with_tensorflow_privacy(network, optimizer, rate, subta
 def test_full_epoch_of_the_papers_training_agrees_with_tensorflow_privacy(subtask):
     is_poison = np.zeros(10800, bool)
     model = networks.build("lr", subtask.shape, 2, 215)
-    rows = stack.Rows.of(subtask.x_train, subtask.y_train, is_poison, 1)
+    rows = minibatches.Rows.of(subtask.x_train, subtask.y_train, is_poison, 1)
     engines = [engine(model, [Shaping(1.0)], "adam", 0.01, 215) for engine in (stack.Stack, tfprivacy.TensorFlowPrivacy)]
     for engine in engines:
-        engine.train_epoch(rows, stack.batches(rows, 300, 215, 1))
+        engine.train_epoch(rows, minibatches.shuffled(rows, 300, 215, 1))
     for mine, reference in zip(*(engine.weights(0) for engine in engines)):
         assert np.abs(mine - reference).max() < 1e-4
 
@@ -138,11 +138,11 @@ def test_full_epoch_of_the_papers_training_agrees_with_tensorflow_privacy(subtas
 @pytest.mark.parametrize("clip_norm", [math.inf, 0.5])
 def test_an_epoch_with_convolutions_agrees_with_tensorflow_privacy(clip_norm, subtask):
     x, y = subtask.x_train[:250], subtask.y_train[:250]
-    rows = stack.Rows.of(x, y, np.arange(250) >= 200, 1)
+    rows = minibatches.Rows.of(x, y, np.arange(250) >= 200, 1)
     model = networks.build("badnet", subtask.shape, 2, 215)
     engines = [engine(model, [Shaping(clip_norm)], "sgd", 0.01, 215) for engine in (stack.Stack, tfprivacy.TensorFlowPrivacy)]
     for engine in engines:
-        engine.train_epoch(rows, stack.batches(rows, 100, 215, 1))
+        engine.train_epoch(rows, minibatches.shuffled(rows, 100, 215, 1))
     for mine, reference, start in zip(*(engine.weights(0) for engine in engines), model.get_weights()):
         assert np.abs(mine - reference).max() < min(1e-4, 1e-3 * np.abs(mine - start).max())
 
@@ -179,11 +179,11 @@ def test_each_replica_adds_its_own_amount_of_noise():
     x, y, is_poison = toy()
     stds = [0.0, 0.5, 2.0]
     replicas = stack.Stack(networks.build("shallow-mlp", SHAPE, 3, 7), [Shaping(1e-7, std) for std in stds], "sgd", 1.0, 7)
-    rows = stack.Rows.of(x, y, is_poison, 3)
+    rows = minibatches.Rows.of(x, y, is_poison, 3)
     changes = []
     for epoch in (1, 2):
         before = [replicas.weights(replica) for replica in range(3)]
-        replicas.train_epoch(rows, stack.batches(rows, 70, 7, epoch))
+        replicas.train_epoch(rows, minibatches.shuffled(rows, 70, 7, epoch))
         changes.append([[(a - b) * 70 for a, b in zip(before[replica], replicas.weights(replica))] for replica in range(3)])
     for step in changes:
         for values in step[0]:
@@ -201,16 +201,16 @@ def test_each_replica_adds_its_own_amount_of_noise():
 
 def test_batches_hold_every_row_once_clean_rows_first():
     is_poison = np.random.default_rng(0).random(1010) < 0.3
-    rows = stack.Rows.of(np.zeros((1010, 1), np.float32), np.zeros(1010), is_poison, 1)
-    epoch = stack.batches(rows, 100, 215, 3)
+    rows = minibatches.Rows.of(np.zeros((1010, 1), np.float32), np.zeros(1010), is_poison, 1)
+    epoch = minibatches.shuffled(rows, 100, 215, 3)
     assert sorted(epoch.order.tolist()) == list(range(1010)) and len(epoch.clean) == 11 and epoch.clean.sum() == (~is_poison).sum()
     assert epoch.starts.tolist() == [*range(0, 1001, 100), 1010]
     for start, count in zip(epoch.starts, epoch.clean):
         chosen = is_poison[epoch.order[start : start + 100]]
         assert not chosen[:count].any() and chosen[count:].all()
-    assert not np.array_equal(epoch.order, stack.batches(rows, 100, 215, 4).order)
-    assert not np.array_equal(epoch.order, stack.batches(rows, 100, 216, 3).order)
-    assert np.array_equal(epoch.order, stack.batches(rows, 100, 215, 3).order)
+    assert not np.array_equal(epoch.order, minibatches.shuffled(rows, 100, 215, 4).order)
+    assert not np.array_equal(epoch.order, minibatches.shuffled(rows, 100, 216, 3).order)
+    assert np.array_equal(epoch.order, minibatches.shuffled(rows, 100, 215, 3).order)
 
 
 def test_replicas_with_poisons_of_their_own_see_the_batches_that_each_would_see_alone():
@@ -221,8 +221,8 @@ def test_replicas_with_poisons_of_their_own_see_the_batches_that_each_would_see_
 
     def train(x, y, is_poison, weight, slots):
         replicas = stack.Stack(model, [UNDEFENDED] * weight.shape[1], "sgd", 0.1, 7)
-        rows = stack.Rows.of(x, y, is_poison, weight.shape[1], weight, slots)
-        epoch = stack.batches(rows, 40, 7, 1)
+        rows = minibatches.Rows.of(x, y, is_poison, weight.shape[1], weight, slots)
+        epoch = minibatches.shuffled(rows, 40, 7, 1)
         return replicas, replicas.train_epoch(rows, epoch, record=True), epoch
 
     weight = np.ones((160, 2), np.float32)
@@ -250,8 +250,8 @@ def test_record_is_what_per_example_gradients_say(network):
     replicas = stack.Stack(model, [Shaping(clip_norm) for clip_norm in clip_norms], "sgd", 0.0001, 7)
     weight = np.ones((70, 2), np.float32)
     weight[3, 1] = weight[69, 1] = 0
-    rows = stack.Rows.of(x, y, is_poison, 2, weight)
-    epoch = stack.batches(rows, 40, 7, 1)
+    rows = minibatches.Rows.of(x, y, is_poison, 2, weight)
+    epoch = minibatches.shuffled(rows, 40, 7, 1)
     record = replicas.train_epoch(rows, epoch, record=True)
     gradients = per_example_gradients(model, x, y)  # the first batch is at these parameters
     kernel = gradients[-2].reshape(70, -1)
@@ -276,8 +276,8 @@ def test_record_is_what_per_example_gradients_say(network):
 def test_batches_without_poison_do_not_count_in_its_mean():
     x, y, is_poison = toy(poisons=1)
     replicas = stack.Stack(networks.build("lr", SHAPE, 3, 7), [UNDEFENDED], "sgd", 0.1, 7)
-    rows = stack.Rows.of(x, y, is_poison, 1)
-    epoch = stack.batches(rows, 10, 7, 1)
+    rows = minibatches.Rows.of(x, y, is_poison, 1)
+    epoch = minibatches.shuffled(rows, 10, 7, 1)
     record = replicas.train_epoch(rows, epoch, record=True)
     assert record.batch_means(0, "poison", "kernel")[0].tolist() == np.flatnonzero(epoch.clean < 10).tolist()
     assert len(record.batch_means(0, "clean", "kernel")[1]) == 7
@@ -286,13 +286,13 @@ def test_batches_without_poison_do_not_count_in_its_mean():
 def test_recording_changes_no_bit_and_reset_starts_anew(subtask):
     is_poison = np.arange(2000) >= 1500
     shapings = [UNDEFENDED, *(Shaping(clip_norm, std) for clip_norm in (0.1, 4.0) for std in (0.0, 0.1))]
-    rows = stack.Rows.of(subtask.x_train[:2000], subtask.y_train[:2000], is_poison, 5)
+    rows = minibatches.Rows.of(subtask.x_train[:2000], subtask.y_train[:2000], is_poison, 5)
     replicas = stack.Stack(networks.build("lr", subtask.shape, 2, 215), shapings, "adam", 0.01, 215)
     outcomes = []
     for record in (False, True, False):
         replicas.reset()
         for epoch in (1, 2):
-            replicas.train_epoch(rows, stack.batches(rows, 300, 215, epoch), record)
+            replicas.train_epoch(rows, minibatches.shuffled(rows, 300, 215, epoch), record)
         outcomes.append(np.concatenate([values.reshape(-1) for replica in range(5) for values in replicas.weights(replica)]))
     assert np.array_equal(outcomes[0], outcomes[1]) and np.array_equal(outcomes[0], outcomes[2])
 
@@ -304,8 +304,8 @@ def test_a_replica_does_what_it_does_alone(subtask):
     outcomes = []
     for chosen in [shapings, *([shaping] for shaping in shapings)]:
         replicas = stack.Stack(model, chosen, "adam", 0.01, 215)
-        rows = stack.Rows.of(subtask.x_train[:1000], subtask.y_train[:1000], is_poison, len(chosen))
-        replicas.train_epoch(rows, stack.batches(rows, 300, 215, 1))
+        rows = minibatches.Rows.of(subtask.x_train[:1000], subtask.y_train[:1000], is_poison, len(chosen))
+        replicas.train_epoch(rows, minibatches.shuffled(rows, 300, 215, 1))
         outcomes += [replicas.weights(replica) for replica in range(len(chosen))]
     for together, alone in zip(outcomes[:4], outcomes[4:]):
         assert all(np.abs(a - b).max() < 1e-5 for a, b in zip(together, alone))
@@ -331,9 +331,9 @@ def test_right_ones_are_counted_as_often_as_a_replica_sees_them(count, subtask, 
     monkeypatch.setattr(stack, "EVALUATION_ROWS", 300)
     x, y, is_poison = subtask.x_train[:1000], subtask.y_train[:1000], np.arange(1000) >= 900
     weight = np.random.default_rng(3).integers(0, 4, (1000, count)).astype(np.float32)
-    rows = stack.Rows.of(x, y, is_poison, count, weight)
+    rows = minibatches.Rows.of(x, y, is_poison, count, weight)
     replicas = stack.Stack(networks.build("shallow-mlp", subtask.shape, 2, 3), [UNDEFENDED, Shaping(1.0)][:count], "sgd", 0.1, 3)
-    replicas.train_epoch(rows, stack.batches(rows, 100, 3, 1))
+    replicas.train_epoch(rows, minibatches.shuffled(rows, 100, 3, 1))
     seen = replicas.hits(rows.x, rows.y).T * weight
     assert np.array_equal(replicas.right(rows), [seen[~is_poison].sum(0), seen[is_poison].sum(0)])
 
@@ -360,8 +360,8 @@ def test_the_replicas_that_are_kept_go_on_as_if_nothing_had_happened(optimizer):
     weight = np.random.default_rng(3).integers(0, 2, (70, 5)).astype(np.float32)
     model, kept = networks.build("shallow-mlp", SHAPE, 3, 7), [4, 0, 2]
     whole, shrunk = (stack.Stack(model, shapings, optimizer, 0.01, 7) for _ in range(2))
-    rows = stack.Rows.of(x, y, is_poison, 5, weight)
-    orders = [stack.batches(rows, 20, 7, epoch) for epoch in (1, 2, 3)]
+    rows = minibatches.Rows.of(x, y, is_poison, 5, weight)
+    orders = [minibatches.shuffled(rows, 20, 7, epoch) for epoch in (1, 2, 3)]
     for order in orders:
         whole.train_epoch(rows, order)
     shrunk.train_epoch(rows, orders[0])
@@ -406,7 +406,7 @@ def test_probabilities_are_the_models_softmax():
 
 def test_what_is_left_over_can_join_the_last_batch():
     x, y, is_poison = toy()
-    rows = stack.Rows.of(x, y, is_poison, 1)
-    order = stack.batches(rows, 30, 7, 1, short_last=False)
+    rows = minibatches.Rows.of(x, y, is_poison, 1)
+    order = minibatches.shuffled(rows, 30, 7, 1, short_last=False)
     assert np.diff(order.starts).tolist() == [30, 40] and sorted(order.order) == list(range(70))
-    assert np.diff(stack.batches(rows, 100, 7, 1, short_last=False).starts).tolist() == [70]
+    assert np.diff(minibatches.shuffled(rows, 100, 7, 1, short_last=False).starts).tolist() == [70]

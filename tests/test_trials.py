@@ -9,7 +9,7 @@ from models import device
 
 device.start()
 
-from models import networks, stack, trials  # noqa: E402
+from models import minibatches, networks, stack, trials  # noqa: E402
 from models.protocols import UNDEFENDED, Shaping  # noqa: E402
 
 EPOCHS, POISONS = 4, 14
@@ -44,9 +44,12 @@ def target_of(small):
 def clean(small):
     """A logistic regression, trained on the clean rows for 5 epochs."""
     model = networks.build("lr", (100,), 9, 215)
-    engine, rows = stack.Stack(model, [UNDEFENDED], "adam", 0.04, 215), stack.Rows.of(small.x_train, small.y_train, np.zeros(420, bool), 1)
+    engine, rows = (
+        stack.Stack(model, [UNDEFENDED], "adam", 0.04, 215),
+        minibatches.Rows.of(small.x_train, small.y_train, np.zeros(420, bool), 1),
+    )
     for epoch in range(1, 6):
-        engine.train_epoch(rows, stack.batches(rows, 50, 215, epoch))
+        engine.train_epoch(rows, minibatches.shuffled(rows, 50, 215, epoch))
     model.set_weights(engine.weights(0))
     return model
 
@@ -61,9 +64,9 @@ def alone(small, clean, x, y, places, shaping, epochs):
     """Re-train on the clean rows and these poisons at these places, a training of its own; yields the target's probabilities and the test accuracy."""
     engine = stack.Stack(clean, [shaping], "adam", 0.04, 215)
     x, y = np.concatenate([small.x_train, x]), np.concatenate([small.y_train, y])
-    rows = stack.Rows.of(x, y, np.arange(len(y)) >= 420, 1, slots=np.concatenate([np.arange(420), places]))
+    rows = minibatches.Rows.of(x, y, np.arange(len(y)) >= 420, 1, slots=np.concatenate([np.arange(420), places]))
     for epoch in range(1, epochs + 1):
-        engine.train_epoch(rows, stack.batches(rows, 50, 215, epoch, short_last=False))
+        engine.train_epoch(rows, minibatches.shuffled(rows, 50, 215, epoch, short_last=False))
         yield engine.probabilities(target_of(small)[np.newaxis])[0, 0], engine.hits(small.x_test, small.y_test).mean()
 
 
@@ -89,7 +92,7 @@ def test_a_multipoison_trial_is_a_training_on_the_first_poisons(small, clean, po
         assert engine_rows.weight.numpy()[420:, 0].tolist() == [1] * trial.poison + [0] * (POISONS - trial.poison)
         engine = stack.Stack(clean, [Shaping(0.2)], "adam", 0.04, 215)
         for epoch in range(1, trial.epoch + 1):
-            engine.train_epoch(engine_rows, stack.batches(engine_rows, 50, 215, epoch, short_last=False))
+            engine.train_epoch(engine_rows, minibatches.shuffled(engine_rows, 50, 215, epoch, short_last=False))
         assert np.allclose(trial.probabilities, engine.probabilities(target_of(small)[np.newaxis])[0, 0], atol=2e-4)
 
 

@@ -59,7 +59,7 @@ def epochs(folder: str) -> None:
     import tensorflow as tf
 
     import datasets
-    from models import networks, stack
+    from models import minibatches, networks
     from models.protocols import UNDEFENDED, Shaping, protocol
     from models.trainer import Cell, Trainer, Training
     from poisons import poison_set
@@ -79,7 +79,7 @@ def epochs(folder: str) -> None:
         engine, rows = trainer.engine(cells), trainer.rows(cells)
 
         def epoch(number: int) -> None:
-            recorded = engine.train_epoch(rows, stack.batches(rows, published.batch_size, layout.SEED, number), record)
+            recorded = engine.train_epoch(rows, minibatches.shuffled(rows, published.batch_size, layout.SEED, number), record)
             engine.weights(0)
             for replica, cell in enumerate(cells if record else ()):
                 param_updates.write_epoch(cell.folder, number, recorded, replica)

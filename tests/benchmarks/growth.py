@@ -49,20 +49,20 @@ def one(replicas: int, rows: int, features: int) -> None:
     device.start()
     import numpy as np
 
-    from models import networks, stack
+    from models import minibatches, networks, stack
     from models.protocols import Shaping
     from models.trainer import training_accuracies
 
     rng = np.random.default_rng(0)
     x, y = rng.random((rows, features, 1, 1), np.float32), rng.integers(0, 2, rows).astype(np.int32)
-    data = stack.Rows.of(x, y, np.zeros(rows, bool), replicas)
-    test = stack.Rows.of(x[:2000], y[:2000], np.zeros(2000, bool), 1)
+    data = minibatches.Rows.of(x, y, np.zeros(rows, bool), replicas)
+    test = minibatches.Rows.of(x[:2000], y[:2000], np.zeros(2000, bool), 1)
     shapings = [Shaping(4.0, 0.1 if replica % 2 else 0.0) for replica in range(replicas)]
     engine = stack.Stack(networks.build("lr", (features, 1, 1), 2, 0), shapings, "adam", 0.01, 0)
     seconds = []
     for epoch in range(1, REPEATS + 2):
         began = time.perf_counter()
-        engine.train_epoch(data, stack.batches(data, 300, 0, epoch))
+        engine.train_epoch(data, minibatches.shuffled(data, 300, 0, epoch))
         engine.hits(test.x, test.y)
         training_accuracies(engine, data)
         seconds.append(time.perf_counter() - began)

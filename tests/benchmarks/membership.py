@@ -65,15 +65,15 @@ def analyze(
     data: datasets.Dataset, network: str, shapings: list, x: np.ndarray, y: np.ndarray, members: list[np.ndarray]
 ) -> list[np.ndarray]:
     """For each shaping: [epochs, (clean norm, poison norm, cosine)]; members: which rows count as poisons in each epoch, bool [rows]."""
-    from models import networks, stack
+    from models import minibatches, networks, stack
 
     published = protocol("subtask" if data.classes == 2 else data.name, network)
     model = networks.build(network, data.shape, data.classes, layout.SEED)
     replicas = stack.Stack(model, shapings, published.optimizer, published.learning_rate, layout.SEED)
     measured = [[] for _ in shapings]
     for epoch, member in enumerate(members, 1):
-        rows = stack.Rows.of(x, y, member, len(shapings))
-        record = replicas.train_epoch(rows, stack.batches(rows, published.batch_size, layout.SEED, epoch), record=True)
+        rows = minibatches.Rows.of(x, y, member, len(shapings))
+        record = replicas.train_epoch(rows, minibatches.shuffled(rows, published.batch_size, layout.SEED, epoch), record=True)
         for replica, epochs in enumerate(measured):
             clean, poison = (record.batch_means(replica, part, "kernel")[1].mean(0) for part in ("clean", "poison"))
             epochs.append((np.linalg.norm(clean), np.linalg.norm(poison), cosine(clean, poison)))

@@ -29,16 +29,16 @@ def stack(unit: Unit) -> dict[str, float]:
     workers = device.start(None, 1 if unit.filters else os.cpu_count())
     import numpy as np
 
-    from models import stack
+    from models import minibatches, stack
     from models.protocols import UNDEFENDED, Shaping
 
     x, y = data(unit)
     shaping = UNDEFENDED if unit.clip_norm is None else Shaping(unit.clip_norm, unit.clip_norm * unit.noise_multiplier)
-    rows = stack.Rows.of(x, y, np.zeros(len(y), bool), unit.replicas)
+    rows = minibatches.Rows.of(x, y, np.zeros(len(y), bool), unit.replicas)
     engines = [stack.Stack(network(unit), [shaping] * unit.replicas, unit.optimizer, unit.learning_rate, 0) for _ in range(workers)]
 
     def epoch(engine) -> None:
-        engine.train_epoch(rows, stack.batches(rows, unit.batch_size, 0, 1))
+        engine.train_epoch(rows, minibatches.shuffled(rows, unit.batch_size, 0, 1))
         engine.weights(0)
 
     with concurrent.futures.ThreadPoolExecutor(workers) as pool:

@@ -28,13 +28,13 @@ def main() -> None:
     import tensorflow as tf
 
     import datasets
-    from models import networks, protocols, stack, trials
+    from models import minibatches, networks, protocols, stack, trials
     from models.shaping import noise as fresh
     from poisons import shafahi
     from results import layout
 
     data, published = datasets.load("purchases"), protocols.protocol("purchases", "lr")
-    rows = stack.Rows.of(data.x_train, data.y_train, np.zeros(len(data.y_train), bool), 1)
+    rows = minibatches.Rows.of(data.x_train, data.y_train, np.zeros(len(data.y_train), bool), 1)
     base = data.x_train[shafahi.base_rows(data.y_train, shafahi.TARGET_CLASS, POISONS)]
     known = {line["noise_multiplier"]: line for line in table("models")}
     hit = {line["noise_multiplier"]: line["successes"] for line in table("tpoisoning") if line["mode"] == "oneshot"}
@@ -54,7 +54,7 @@ def main() -> None:
             engine = stack.Stack(model, [shaping], published.optimizer, published.dp_learning_rate, layout.SEED)
             best = (0.0, 0, None)
             for epoch in range(1, published.epochs + 1):
-                engine.train_epoch(rows, stack.batches(rows, published.batch_size, layout.SEED, epoch))
+                engine.train_epoch(rows, minibatches.shuffled(rows, published.batch_size, layout.SEED, epoch))
                 best = max(best, (engine.hits(data.x_test, data.y_test).mean(), epoch, engine.weights(0)), key=lambda reached: reached[0])
             model.set_weights(best[2])
             right = model.predict(data.x_test, verbose=0).argmax(1) == data.y_test

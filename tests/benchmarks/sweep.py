@@ -95,7 +95,7 @@ def time_engine(name: str) -> None:
     import numpy as np
 
     import datasets
-    from models import networks, stack, tfprivacy
+    from models import minibatches, networks, stack, tfprivacy
     from models.protocols import UNDEFENDED, Shaping
     from poisons import poison_set
     from results import layout
@@ -109,10 +109,10 @@ def time_engine(name: str) -> None:
         grid = [UNDEFENDED, *(Shaping(clip_norm, std) for clip_norm in (0.1, 1, 2, 4, 8) for std in (0, 0.1, 0.001, 0.00001))]
     make = {"stack": stack.Stack, "tfprivacy": tfprivacy.TensorFlowPrivacy}[name]
     engines = [make(networks.build("lr", data.shape, data.classes, 215), grid, "adam", 0.01, 215) for _ in range(workers)]
-    rows = stack.Rows.of(x, y, is_poison, len(grid))
+    rows = minibatches.Rows.of(x, y, is_poison, len(grid))
 
     def train(engine, epoch: int) -> None:
-        engine.train_epoch(rows, stack.batches(rows, 300, 215, epoch))
+        engine.train_epoch(rows, minibatches.shuffled(rows, 300, 215, epoch))
         engine.weights(0)
 
     seconds = []

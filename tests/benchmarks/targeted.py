@@ -85,7 +85,7 @@ def time_engine(engine: str, network: str, shaping: str, replicas: int) -> None:
     import numpy as np
 
     import datasets
-    from models import networks, protocols, stack
+    from models import minibatches, networks, protocols, stack
 
     data = datasets.load("purchases")
     published, shaping = protocols.protocol("purchases", network), protocols.shaping(shaping)
@@ -98,12 +98,12 @@ def time_engine(engine: str, network: str, shaping: str, replicas: int) -> None:
         clean = len(data.y_train)
         weight = np.concatenate([np.ones((clean, replicas)), np.eye(replicas)])  # as in a oneshot attack: a poison each, in one place
         slots = np.minimum(np.arange(len(y)), clean)
-        rows = stack.Rows.of(x, y, np.arange(len(y)) >= clean, replicas, weight, slots)
+        rows = minibatches.Rows.of(x, y, np.arange(len(y)) >= clean, replicas, weight, slots)
         stacks = [stack.Stack(model, [shaping] * replicas, published.optimizer, rate, 215) for _ in range(workers)]
         pool = concurrent.futures.ThreadPoolExecutor(workers)
 
         def train(epoch: int) -> int:
-            batches = stack.batches(rows, published.batch_size, 215, epoch, short_last=False)
+            batches = minibatches.shuffled(rows, published.batch_size, 215, epoch, short_last=False)
             list(pool.map(lambda one: one.train_epoch(rows, batches), stacks))
             return len(batches.clean)
 
