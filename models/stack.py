@@ -23,7 +23,7 @@ from models.optimizers import Optimizer
 from models.protocols import Shaping
 from models.shaping import clip_factors, noise
 
-EVALUATION_ROWS = 4096  # rows a product when accuracies are computed: bounds the memory
+EVALUATION_ROWS = 1024  # rows a product when accuracies are computed: they stay in a core's cache
 COMPARED_CLASSES = 10
 CONVOLUTION_ROWS = 512  # likewise, where a row has feature maps
 
@@ -156,16 +156,10 @@ class Stack:
     def _epoch(self, x, y, weight, squared_norms, order, starts, clean, record):
         steps = tf.size(clean)
         arrays = [tf.TensorArray(tf.float32, steps, infer_shape=False) for _ in range(6 if record else 0)]
+        y, squared_norms, weight = tf.gather(y, order), tf.gather(squared_norms, order), tf.transpose(tf.gather(weight, order))
         for step in tf.range(steps):
-            chosen = order[starts[step] : starts[step + 1]]
-            recorded = self._step(
-                tf.gather(x, chosen),
-                tf.gather(y, chosen),
-                tf.transpose(tf.gather(weight, chosen)),
-                tf.gather(squared_norms, chosen),
-                clean[step],
-                record,
-            )
+            part = slice(starts[step], starts[step + 1])
+            recorded = self._step(tf.gather(x, order[part]), y[part], weight[:, part], squared_norms[part], clean[step], record)
             arrays = [array.write(step, values) for array, values in zip(arrays, recorded)]
         return [array.stack() for array in arrays[:4]] + [array.concat() for array in arrays[4:]]
 
