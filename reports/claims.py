@@ -39,6 +39,8 @@ def over_clip_norms(check: Check, table: Table, column: str, attack: str, ratio:
     if lines:
         count = sum(passes(line) for line in lines)
         check.measured = f"{count} of {len(lines)} clip norms; {span([line[column] for line in lines])}"
+        if "seeds" in lines[0]:
+            check.measured += f"; {min(line['seeds'] for line in lines)} seeds"
         check.passed, check.source = count > len(lines) / 2, sources(lines)
     return check
 

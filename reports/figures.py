@@ -187,7 +187,8 @@ def draw_gradients(tree: Tree):
         ratios.axhline(1, color="0.5", ls=":", lw=1)
         ratios.set(title=title, yscale="log", ylim=(0.3, 1500), ylabel="norm ratio" if ratios is axes[0, 0] else None)
         cosines.set(xlabel="epoch", ylim=(-1.08, 1.08), ylabel="cosine" if cosines is axes[1, 0] else None)
-        ratios.legend(fontsize=7)
+        if any(name in cells for _, name in members):
+            ratios.legend(fontsize=7)
     return figure
 
 
