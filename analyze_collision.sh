@@ -22,6 +22,10 @@ SCRATCH=${SCRATCH:-0}
 SEED=${SEED:-215}
 DUMP=${DUMP:-npz}                                             # or csv: the paper's layout of the recorded gradients
 export PYTHON=${PYTHON:-$([[ -x .venv/bin/python ]] && echo .venv/bin/python || echo python3)}
+if [[ ! $SCRATCH =~ ^[01]$ ]]; then
+    echo "error: SCRATCH=$SCRATCH: give 0, to re-train the trained network, or 1, to train from initial weights" >&2
+    exit 2
+fi
 case $1-$SCRATCH in
     subtask-*) network=lr epochs=40 start=() ;;
     fashion_mnist-0) network=shallow-mlp epochs=20 start=(--retrain) ;;

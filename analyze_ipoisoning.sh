@@ -22,6 +22,10 @@ EPOCHS=${EPOCHS:-40}
 SEED=${SEED:-215}
 DUMP=${DUMP:-npz}                                             # or csv: the paper's layout of the recorded gradients
 export PYTHON=${PYTHON:-$([[ -x .venv/bin/python ]] && echo .venv/bin/python || echo python3)}
+if [[ ${#ATTACKS[@]} -eq 0 || ${#RATIOS[@]} -eq 0 ]]; then
+    echo "error: ATTACKS='${ATTACKS[*]}' RATIOS='${RATIOS[*]}': give at least one of each, or leave the variable out" >&2
+    exit 2
+fi
 
 for attack in "${ATTACKS[@]}"; do
     files=$(./craft_ipoisoning.sh "$attack" "$SEED" "${RATIOS[@]}")

@@ -22,6 +22,10 @@ read -ra NOISEML <<< "${NOISEML:-0 0.1 0.001 0.00001}"        # standard deviati
 EPOCHS=${EPOCHS:-40}
 SEED=${SEED:-215}                                             # of the training, and of the rows that label flips draw
 export PYTHON=${PYTHON:-$([[ -x .venv/bin/python ]] && echo .venv/bin/python || echo python3)}
+if [[ ${#ATTACKS[@]} -eq 0 || ${#RATIOS[@]} -eq 0 ]]; then
+    echo "error: ATTACKS='${ATTACKS[*]}' RATIOS='${RATIOS[*]}': give at least one of each, or leave the variable out" >&2
+    exit 2
+fi
 
 for attack in "${ATTACKS[@]}"; do
     files=$(./craft_ipoisoning.sh "$attack" "$SEED" "${RATIOS[@]}")

@@ -34,8 +34,8 @@ TOTTASKS=${TOTTASKS:-10}                                      # a model; Slurm's
 TOTPROCS=${TOTPROCS:-}
 CPUS=${CPUS:-2}                                               # cores that Slurm is asked for, a task
 export PYTHON=${PYTHON:-$([[ -x .venv/bin/python ]] && echo "$PWD/.venv/bin/python" || echo python3)}
-if [[ ! "$TOTTASKS ${TOTPROCS:-1} $CPUS" =~ ^([1-9][0-9]* ?){3}$ || ! $STOP =~ ^[01]$ ]]; then
-    echo "error: TOTTASKS=$TOTTASKS TOTPROCS=$TOTPROCS CPUS=$CPUS STOP=$STOP: give whole numbers of 1 or more, and 0 or 1 for STOP" >&2
+if [[ ! "$TOTTASKS ${TOTPROCS:-1} $CPUS" =~ ^([1-9][0-9]* ?){3}$ || ! $STOP =~ ^[01]$ || ${#NETWORKS[@]} -eq 0 ]]; then
+    echo "error: TOTTASKS=$TOTTASKS TOTPROCS=$TOTPROCS CPUS=$CPUS STOP=$STOP NETWORKS='${NETWORKS[*]}': give whole numbers of 1 or more, 0 or 1 for STOP, and a network" >&2
     exit 2
 fi
 

@@ -53,12 +53,16 @@ def test_wrong_calls_show_the_usage(call, workplace):
     [
         ("RATIOS", "0.1 2"),
         ("RATIOS", "many"),
+        ("RATIOS", " "),
         ("NORMCLP", "0"),
         ("NORMCLP", "1 -1"),
+        ("NORMCLP", " "),
         ("NOISEML", "-0.1"),
+        ("NOISEML", " "),
         ("EPOCHS", "none"),
         ("SEED", "-3"),
         ("ATTACKS", "flips"),
+        ("ATTACKS", " "),
     ],
 )
 def test_wrong_settings_are_refused(setting, value, workplace):
@@ -72,6 +76,7 @@ def test_wrong_settings_are_refused(setting, value, workplace):
     ("setting", "value"),
     [
         ("NETWORKS", "badnet"),
+        ("NETWORKS", " "),
         ("SHAPINGS", "undefended tight"),
         ("SHAPINGS", "4:-1"),
         ("TARGETS", "500"),
@@ -90,6 +95,33 @@ def test_wrong_settings_of_the_targeted_sweep_are_refused(setting, value, workpl
     before = set(REPOSITORY.glob("*-tpoisoning-*.sh"))
     refused(workplace.run("./do_tpoisoning.sh", "purchases", "oneshot", **settings))
     assert not workplace.results.exists() and set(REPOSITORY.glob("*-tpoisoning-*.sh")) == before
+
+
+@pytest.mark.parametrize(
+    ("call", "setting", "value"),
+    [
+        ("analyze_ipoisoning.sh subtask", "ATTACKS", " "),
+        ("analyze_ipoisoning.sh subtask", "RATIOS", "-1"),
+        ("analyze_ipoisoning.sh subtask", "NORMCLP", "tight"),
+        ("analyze_ipoisoning.sh subtask", "DUMP", "zip"),
+        ("analyze_collision.sh subtask multi", "ALPHAS", " "),
+        ("analyze_collision.sh subtask multi", "ALPHAS", "some"),
+        ("analyze_collision.sh subtask one", "ALPHAS", "0.4 -0.1"),
+        ("analyze_collision.sh subtask one", "SCRATCH", "yes"),
+        ("analyze_insertion.sh fashion_mnist 0", "PATCHES", " "),
+        ("analyze_insertion.sh fashion_mnist 0", "PATCHES", "big"),
+        ("analyze_insertion.sh fashion_mnist 0", "RATIO", "-1"),
+        ("analyze_tpoisoning.sh purchases", "SHAPINGS", " "),
+        ("analyze_tpoisoning.sh purchases", "NETWORK", "net"),
+        ("analyze_tpoisoning.sh purchases", "TARGETS", "-5"),
+    ],
+)
+def test_wrong_settings_of_the_analyses_are_refused(call, setting, value, workplace):
+    script, *arguments = call.split()
+    done = workplace.run(f"./{script}", *arguments, **{setting: value})
+    done.stderr = "\n".join(line for line in done.stderr.splitlines() if not line.endswith("already there"))
+    refused(done)
+    assert not workplace.results.exists()
 
 
 @pytest.mark.slow
