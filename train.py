@@ -85,7 +85,7 @@ def main() -> None:
 
     def work(index: int, sets: list[poison_set.PoisonSet]) -> None:
         if not hasattr(mine, "trainer"):
-            mine.trainer = Trainer(training, dataset, baseline.model if options.retrain else None)
+            mine.trainer = Trainer(training, dataset, baseline.model if options.retrain else None, most)
         name = sets[0].name if len(sets) == 1 else f"{len(sets)} sets of {sets[0].attack}"
         train_poisoned(mine.trainer, sets, poisoning, most, f"{name} ({index + 1} of {len(together)})")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
 import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -103,12 +104,13 @@ class Trainer:
     """Trains on one data set. An engine is built once for each list of shapings and used again: tracing takes longer than a short training.
 
     start: a Keras model of the network from whose weights every training starts; without one, from the initial weights of the seed.
+    most: how many replicas may be in memory (`models.memory`); beyond that, the engines that were built first are built again when they are wanted.
     """
 
-    def __init__(self, training: Training, dataset: Dataset, start=None) -> None:
+    def __init__(self, training: Training, dataset: Dataset, start=None, most: int | None = None) -> None:
         from models import networks, stack
 
-        self.training, self.dataset, self.stack, self.engines = training, dataset, stack, {}
+        self.training, self.dataset, self.stack, self.engines, self.most = training, dataset, stack, {}, most
         self.start = start or networks.build(training.network, dataset.shape, dataset.classes, training.seed)
         self.test = minibatches.Rows.of(dataset.x_test, dataset.y_test, np.zeros(len(dataset.y_test), bool), 1)
 
@@ -119,6 +121,9 @@ class Trainer:
         shapings, learning_rate = [cell.shaping for cell in group], group[0].learning_rate
         key = (tuple(shapings), learning_rate)
         if key not in self.engines:
+            while self.engines and self.most and len(shapings) + sum(len(engine.shapings) for engine in self.engines.values()) > self.most:
+                del self.engines[next(iter(self.engines))]
+                gc.collect()  # an engine and its traced functions refer to each other
             make = {"stack": self.stack.Stack, "tfprivacy": tfprivacy.TensorFlowPrivacy}[self.training.engine]
             self.engines[key] = make(self.start, shapings, self.training.optimizer, learning_rate, self.training.seed)
         self.engines[key].reset()

@@ -1,6 +1,7 @@
 """The stack against independent references: per-example gradients of TensorFlow, TensorFlow Privacy's optimiser, plain Keras."""
 
 import math
+import weakref
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ import tensorflow as tf  # noqa: E402
 from models import minibatches, networks, stack, tfprivacy  # noqa: E402
 from models.protocols import UNDEFENDED, Shaping  # noqa: E402
 from models.shaping import clip_factors, noise  # noqa: E402
+from models.trainer import Trainer, Training, cells_of  # noqa: E402
 
 SHAPE = (6, 5, 1)
 
@@ -410,3 +412,15 @@ def test_what_is_left_over_can_join_the_last_batch():
     order = minibatches.shuffled(rows, 30, 7, 1, short_last=False)
     assert np.diff(order.starts).tolist() == [30, 40] and sorted(order.order) == list(range(70))
     assert np.diff(minibatches.shuffled(rows, 100, 7, 1, short_last=False).starts).tolist() == [70]
+
+
+def test_engines_leave_the_memory_when_more_replicas_are_wanted_than_may_be_there(subtask, tmp_path):
+    training = Training("subtask", "lr", "stack", "adam", 300, 1, 215)
+    first, second, third = (
+        cells_of(training, [Shaping(clip_norm), Shaping(2 * clip_norm)], None, lambda name: tmp_path / name, {}) for clip_norm in (1, 4, 16)
+    )
+    trainer = Trainer(training, subtask, most=4)
+    engines = [weakref.ref(trainer.engine(group)) for group in (first, second, first)]
+    assert all(engine() is not None for engine in engines) and engines[2]() is engines[0]()
+    trainer.engine(third).train_epoch(trainer.rows(third), minibatches.shuffled(trainer.rows(third), 300, 215, 1))
+    assert engines[0]() is None and engines[1]() is not None
