@@ -18,7 +18,7 @@ REPEATS = 5
 class Unit:
     """Training steps of one model. filters: of 3 x 3 convolutions on 28 x 28 images, a 2 x 2 max pool behind the last; units: of the dense layers.
 
-    clip_norm: None is training without DP-SGD. steps: timed at a time. replicas: of a stack; peers train one model.
+    clip_norm: None is training without DP-SGD. steps: timed at a time. replicas: of a stack, as many as the scripts train together; peers train one model.
     """
 
     features: int
@@ -49,8 +49,8 @@ class Unit:
 
 UNITS = {
     "a": Unit(784, (2,), 300, "adam", 0.01, 4.0, 0.025, 100, 21),
-    "b": Unit(100, (100,), 100, "adam", 0.04, None, 0.0, 100, 100),
-    "b, DP": Unit(100, (100,), 100, "adam", 0.08, 4.0, 0.0, 100, 100),
+    "b": Unit(100, (100,), 100, "adam", 0.04, None, 0.0, 100, 40),
+    "b, DP": Unit(100, (100,), 100, "adam", 0.08, 4.0, 0.0, 100, 40),
     "c": Unit(100, (256, 256, 100), 100, "adam", 0.002, 4.0, 0.0025, 50, 16),
     "d": Unit(784, (256, 10), 100, "sgd", 0.01, 4.0, 0.0, 8, 1, filters=(16, 32)),
 }
