@@ -27,10 +27,11 @@ if [[ ${#ATTACKS[@]} -eq 0 || ${#RATIOS[@]} -eq 0 ]]; then
     exit 2
 fi
 
+poisons=()
 for attack in "${ATTACKS[@]}"; do
     files=$(./craft_ipoisoning.sh "$attack" "$SEED" "${RATIOS[@]}")
-    mapfile -t poisons <<< "$files"
-    "$PYTHON" train.py --dataset "$1" --network lr --poison "${poisons[@]}" --epochs "$EPOCHS" --seed "$SEED" \
-        --undefended --clip-norm "${NORMCLP[@]}" --record --dump "$DUMP"
+    mapfile -t -O "${#poisons[@]}" poisons <<< "$files"
 done
+"$PYTHON" train.py --dataset "$1" --network lr --poison "${poisons[@]}" --epochs "$EPOCHS" --seed "$SEED" \
+    --undefended --clip-norm "${NORMCLP[@]}" --record --dump "$DUMP"
 "$PYTHON" analyze_gradients.py "${RESULTS:-results}/analysis/ipoisoning"
