@@ -24,8 +24,8 @@ from models.protocols import Shaping
 from models.shaping import clip_factors, noise
 
 EVALUATION_ROWS = 1024  # rows a product when accuracies are computed: they stay in a core's cache
-COMPARED_CLASSES = 10
 CONVOLUTION_ROWS = 512  # likewise, where a row has feature maps
+COMPARED_CLASSES = 10  # up to so many, the largest logit is found by comparing (`_largest`)
 
 
 class Stack:
