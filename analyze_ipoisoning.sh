@@ -2,36 +2,42 @@
 # The gradients of clean and poison rows under indiscriminate attacks, undefended and with clip norm 4 (sections 4 and 5 of the paper).
 #
 #   ./analyze_ipoisoning.sh subtask
+#   ./analyze_ipoisoning.sh purchases      or any other data set, with the attacks that can poison it
 #
-# One ratio x (undefended, clip 4) = 2 trainings of 40 epochs an attack; about 8 s each on 2 cores.
+# One ratio x (undefended, clip 4) = 2 trainings an attack; of the subtask for 40 epochs about 8 s each on 2 cores.
 # Results: results/analysis/ipoisoning/<attack>/<poison set>/<model>/{analysis_results,mextracts_epoch,aextracts_epoch,sextracts_epoch}.csv
 # and gradients.png. What is finished is not run again.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 
-if [[ $# -ne 1 || $1 != subtask ]]; then
-    echo "usage: ./analyze_ipoisoning.sh subtask" >&2
+if [[ $# -ne 1 ]]; then
+    echo "usage: ./analyze_ipoisoning.sh <data set>        e.g. subtask" >&2
     exit 2
 fi
+case $1 in
+    subtask | fashion_mnist_3_4.1.0) attacks="label-flips slabs" network=lr epochs= ;;
+    fashion_mnist) attacks=label-flips network=shallow-mlp epochs=40 ;;      # as the paper analyses it from scratch
+    *) attacks=label-flips network=lr epochs= ;;
+esac
 
 # Settings; each can be given in the environment
-read -ra ATTACKS <<< "${ATTACKS:-label-flips slabs}"
+read -ra ATTACKS <<< "${ATTACKS:-$attacks}"
 read -ra RATIOS <<< "${RATIOS:-0.4}"
 read -ra NORMCLP <<< "${NORMCLP:-4}"
-EPOCHS=${EPOCHS:-40}
+SHAPINGS=${SHAPINGS:-}                                        # instead: a list as train.py --shaping takes it
+NETWORK=${NETWORK:-$network}
+EPOCHS=${EPOCHS:-$epochs}                                     # the paper's, without
 SEED=${SEED:-215}
 DUMP=${DUMP:-npz}                                             # or csv: the paper's layout of the recorded gradients
 export PYTHON=${PYTHON:-$([[ -x .venv/bin/python ]] && echo .venv/bin/python || echo python3)}
-if [[ ${#ATTACKS[@]} -eq 0 || ${#RATIOS[@]} -eq 0 ]]; then
-    echo "error: ATTACKS='${ATTACKS[*]}' RATIOS='${RATIOS[*]}': give at least one of each, or leave the variable out" >&2
-    exit 2
+shaping=(--undefended --clip-norm "${NORMCLP[@]}")
+if [[ -n $SHAPINGS ]]; then
+    read -ra shapings <<< "$SHAPINGS"
+    shaping=(--shaping "${shapings[@]}")
 fi
 
-poisons=()
-for attack in "${ATTACKS[@]}"; do
-    files=$(./craft_ipoisoning.sh "$attack" "$SEED" "${RATIOS[@]}")
-    mapfile -t -O "${#poisons[@]}" poisons <<< "$files"
-done
-"$PYTHON" train.py --dataset "$1" --network lr --poison "${poisons[@]}" --epochs "$EPOCHS" --seed "$SEED" \
-    --undefended --clip-norm "${NORMCLP[@]}" --record --dump "$DUMP"
+files=$("$PYTHON" -m poisons --attack "${ATTACKS[@]}" --dataset "$1" --ratio "${RATIOS[@]}" --seed "$SEED")
+mapfile -t poisons <<< "$files"
+"$PYTHON" train.py --dataset "$1" --network "$NETWORK" --poison "${poisons[@]}" --seed "$SEED" "${shaping[@]}" --record --dump "$DUMP" \
+    ${EPOCHS:+--epochs "$EPOCHS"}
 "$PYTHON" analyze_gradients.py "${RESULTS:-results}/analysis/ipoisoning"

@@ -13,31 +13,48 @@ import numpy as np
 from tqdm import tqdm
 
 
-def refuse(message: str) -> NoReturn:
-    """Print `message` as one line on standard error and exit with status 2: the answer to bad input everywhere.
+class BadInput(ValueError):
+    """What a user gave cannot be used.
 
-    The message names the option or file, says what is wrong, and how to mend it.
+    The message is one line: it names the option or file, says what is wrong, and how to mend it.
     """
-    print("error:", " ".join(str(message).split()), file=sys.stderr)
-    raise SystemExit(2)
+
+
+def refuse(message: str) -> NoReturn:
+    """Raise `BadInput`: the answer to bad input everywhere.
+
+    A notebook may catch it; an entry point ends in its line (`run`).
+    """
+    raise BadInput(" ".join(str(message).split()))
 
 
 def run(main: Callable[[], None]) -> None:
-    """Call an entry point's `main`; a full disk, a file that may not be read or written, and a lack of memory end it in one line, too."""
+    """Call an entry point's `main`. Bad input ends it with one line on standard error and status 2.
+
+    So do a full disk, a file that may not be read or written, and a lack of memory.
+    """
     try:
         main()
+        return
+    except BadInput as error:
+        line = str(error)
     except OSError as error:
         place = error.filename2 or error.filename or "a file"
-        refuse(f"{place}: {error.strerror or error}; mend that and give the same command again: what is finished stays")
+        line = f"{place}: {error.strerror or error}; mend that and give the same command again: what is finished stays"
     except MemoryError as error:
-        refuse(f"out of memory ({error or 'no more to be had'}): raise `ulimit -v`, or give less with --memory; what is finished stays")
+        why = error or "no more to be had"
+        line = f"out of memory ({why}): raise `ulimit -v`, or give less with --memory; what is finished stays"
+    print("error:", " ".join(line.split()), file=sys.stderr)
+    raise SystemExit(2)
 
 
 class Parser(argparse.ArgumentParser):
-    """An argument parser that shows a module's docstring as its help and refuses in one line, without the usage text."""
+    """An argument parser that shows a module's docstring as its help and refuses in one line, without usage text."""
 
     def __init__(self, description: str) -> None:
-        super().__init__(description=description, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False)
+        super().__init__(
+            description=description, formatter_class=argparse.RawDescriptionHelpFormatter, allow_abbrev=False
+        )
 
     def error(self, message: str) -> NoReturn:
         refuse(f"{message}; see --help")
@@ -68,7 +85,10 @@ SEED = number(lambda value: 0 <= value < 2**31, "a whole number from 0 to 214748
 
 
 class Progress:
-    """Epoch, accuracy and time left: a bar on a terminal; plain lines, at most one in five seconds and the last, in a file."""
+    """Epoch, accuracy and time left: a bar on a terminal.
+
+    Plain lines, at most one in five seconds and the last, in a file.
+    """
 
     def __init__(self, label: str, epochs: int, measure: str = "test accuracy", unit: str = "epoch") -> None:
         self.measure, self.unit = measure, unit
@@ -88,7 +108,11 @@ class Progress:
         now = time.monotonic()
         if self.bar.disable and (epoch == self.epochs or now - self.shown >= 5):
             left = (now - self.began) / epoch * (self.epochs - epoch)
-            print(f"{self.label}: {self.unit} {epoch}/{self.epochs}, {text}, {left:.0f} s left", file=sys.stderr, flush=True)
+            print(
+                f"{self.label}: {self.unit} {epoch}/{self.epochs}, {text}, {left:.0f} s left",
+                file=sys.stderr,
+                flush=True,
+            )
             self.shown = now
         if epoch == self.epochs:
             self.bar.close()

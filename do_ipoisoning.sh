@@ -1,36 +1,43 @@
 #!/usr/bin/env bash
-# Indiscriminate poisoning of a logistic regression, undefended and under DP-SGD (section 5 of the paper).
+# Indiscriminate poisoning, undefended and under DP-SGD (section 5 of the paper: a logistic regression on the binary subtask).
 #
 #   ./do_ipoisoning.sh subtask 0        0 is the CUDA device; without a GPU the CPU is used
+#   ./do_ipoisoning.sh purchases 0      or any other data set, with the attacks that can poison it
 #
-# 9 ratios x (undefended + 5 clip norms x 4 noises) = 189 trainings of 40 epochs an attack; about 12 s each on 2 cores.
-# Attacks: label-flips, slabs, slabs-release (both kept in the repository), and minmax (crafted on demand, 2 minutes for all ratios).
+# 9 ratios x (undefended + 5 clip norms x 4 noises) = 189 trainings an attack; of the subtask for 40 epochs about 12 s each on 2 cores.
+# Attacks: label-flips, slabs, slabs-release (both kept in the repository), minmax (crafted on demand, 2 minutes for all ratios), and any
+# other of poisons/ that takes a ratio (python3 -m poisons --help).
 # Results: results/ipoisoning/<attack>/<poison set>/<model>/attack_results.csv. What is finished is not run again.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 
-if [[ $# -ne 2 || $1 != subtask ]]; then
-    echo "usage: ./do_ipoisoning.sh subtask <gpu>" >&2
+if [[ $# -ne 2 ]]; then
+    echo "usage: ./do_ipoisoning.sh <data set> <gpu>        e.g. subtask 0" >&2
     exit 2
 fi
+case $1 in
+    subtask | fashion_mnist_3_4.1.0) attacks="label-flips slabs slabs-release" network=lr ;;
+    fashion_mnist) attacks=label-flips network=shallow-mlp ;;
+    *) attacks=label-flips network=lr ;;
+esac
 
 # Settings; each can be given in the environment, e.g. NORMCLP="1 4" EPOCHS=5 ./do_ipoisoning.sh subtask 0
-read -ra ATTACKS <<< "${ATTACKS:-label-flips slabs slabs-release}"
+read -ra ATTACKS <<< "${ATTACKS:-$attacks}"
 read -ra RATIOS <<< "${RATIOS:-0.01 0.02 0.03 0.04 0.05 0.1 0.2 0.3 0.4}"
 read -ra NORMCLP <<< "${NORMCLP:-0.1 1 2 4 8}"                # clip norms
 read -ra NOISEML <<< "${NOISEML:-0 0.1 0.001 0.00001}"        # standard deviations of the noise
-EPOCHS=${EPOCHS:-40}
+SHAPINGS=${SHAPINGS:-}                                        # instead of both: a list as train.py --shaping takes it
+NETWORK=${NETWORK:-$network}
+EPOCHS=${EPOCHS:-}                                            # the paper's, without
 SEED=${SEED:-215}                                             # of the training, and of the rows that label flips draw
 export PYTHON=${PYTHON:-$([[ -x .venv/bin/python ]] && echo .venv/bin/python || echo python3)}
-if [[ ${#ATTACKS[@]} -eq 0 || ${#RATIOS[@]} -eq 0 ]]; then
-    echo "error: ATTACKS='${ATTACKS[*]}' RATIOS='${RATIOS[*]}': give at least one of each, or leave the variable out" >&2
-    exit 2
+shaping=(--undefended --clip-norm "${NORMCLP[@]}" --noise-std "${NOISEML[@]}")
+if [[ -n $SHAPINGS ]]; then
+    read -ra shapings <<< "$SHAPINGS"
+    shaping=(--shaping "${shapings[@]}")
 fi
 
-poisons=()
-for attack in "${ATTACKS[@]}"; do
-    files=$(./craft_ipoisoning.sh "$attack" "$SEED" "${RATIOS[@]}")
-    mapfile -t -O "${#poisons[@]}" poisons <<< "$files"
-done
-"$PYTHON" train.py --dataset "$1" --network lr --gpu "$2" --poison "${poisons[@]}" --epochs "$EPOCHS" --seed "$SEED" \
-    --undefended --clip-norm "${NORMCLP[@]}" --noise-std "${NOISEML[@]}"
+files=$("$PYTHON" -m poisons --attack "${ATTACKS[@]}" --dataset "$1" --ratio "${RATIOS[@]}" --seed "$SEED")
+mapfile -t poisons <<< "$files"
+"$PYTHON" train.py --dataset "$1" --network "$NETWORK" --gpu "$2" --poison "${poisons[@]}" --seed "$SEED" "${shaping[@]}" \
+    ${EPOCHS:+--epochs "$EPOCHS"}

@@ -55,7 +55,7 @@ baskets() {
     TOTTASKS=1 TOTPROCS=1 ./do_tpoisoning.sh purchases multipoison
 }
 if [[ $form == quick ]]; then
-    export TARGETS=10 POISONS=20
+    export TARGETS=10
     NETWORKS=lr SHAPINGS="undefended 0.1 4" baskets
     NETWORKS=lr SHAPINGS="undefended 0.1" EPOCHS=25 baskets
 else

@@ -1,7 +1,14 @@
-"""The data sets by name. A loader returns a `Dataset`; nothing here imports the rest of the suite but its leaf modules."""
+"""The data sets, a module each. LOADERS in it are functions that return a `Dataset`, by its names on a command line.
+
+A data set's own name is what results, poison files, settings and protocols know it by; it is a name on the command
+line, too. Nothing here imports the rest of the suite but its leaf modules.
+"""
 
 from __future__ import annotations
 
+import importlib
+import pkgutil
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,7 +20,8 @@ from command_line import refuse
 class Dataset:
     """Training and test rows of one task.
 
-    name: as result folders spell it; x_train, x_test: float32 [rows, *shape] in [0, 1]; y_train, y_test: int32 [rows] in [0, classes).
+    name: its own, as result folders spell it; x_train, x_test: float32 [rows, *shape] in [0, 1];
+    y_train, y_test: int32 [rows] in [0, classes).
     """
 
     name: str
@@ -25,14 +33,24 @@ class Dataset:
     y_test: np.ndarray
 
 
-NAMES = ("subtask", "fashion_mnist", "purchases")  # as command lines call them
+def loaders() -> dict[str, Callable[[], Dataset]]:
+    """What loads a data set, by every name that a command line may call it: the LOADERS of this folder's modules."""
+    found = {}
+    for module in pkgutil.iter_modules(__path__):
+        found.update(getattr(importlib.import_module(f"{__name__}.{module.name}"), "LOADERS", {}))
+    return found
+
+
+def __getattr__(name: str) -> tuple[str, ...]:
+    """NAMES: all names, for a help text; made when asked for, since the modules of this folder import this one."""
+    if name == "NAMES":
+        return tuple(loaders())
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def load(name: str) -> Dataset:
     """The data set that a command line calls `name`; refuses a name that does not exist."""
-    from datasets import fashion_mnist, purchases
-
-    loaders = dict(zip(NAMES, (fashion_mnist.load_subtask, fashion_mnist.load, purchases.load)))
-    if name not in loaders:
-        refuse(f"--dataset {name}: unknown; choose one of {', '.join(NAMES)}")
-    return loaders[name]()
+    known = loaders()
+    if name not in known:
+        refuse(f"--dataset {name}: unknown; choose one of {', '.join(known)}")
+    return known[name]()

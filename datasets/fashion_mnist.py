@@ -1,6 +1,6 @@
-"""FashionMNIST (Xiao et al. 2017, MIT licence), and the binary subtask of the paper: class 3 (dress -> 0) against class 4 (coat -> 1).
+"""FashionMNIST (Xiao et al. 2017, MIT licence), and the paper's binary subtask: dress (class 3 -> 0), coat (4 -> 1).
 
-python3 -m datasets.fashion_mnist           make the subtask's file from the full set, and say whether it is the one kept in git
+python3 -m datasets.fashion_mnist       make the subtask's file from the full set, and say whether it is the one in git
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ SUBTASK_ARRAYS = ("x_train", "y_train", "x_test", "y_test")
 SUBTASK_SHA256 = "3ec50f6201cb9ad8faf754c9a113a1c88055a73318714373be2b05aea9af1396"
 SUBTASK_NAME = "fashion_mnist_3_4.1.0"  # as the paper's authors spell it in poison files and result folders
 SUBTASK_CLASSES = (3, 4)
-HOLD_OUT_ROWS, HOLD_OUT_SEED = 1200, 215  # a tenth of the rows, as in the paper; which tenth is unknown, so ours is a fixed random one
+HOLD_OUT_ROWS, HOLD_OUT_SEED = 1200, 215  # a tenth, as in the paper; which tenth is unknown, so ours is a random one
 
 
 def load() -> Dataset:
@@ -49,7 +49,7 @@ def load() -> Dataset:
 
 
 def load_subtask() -> Dataset:
-    """Dress against coat: 10,800 training rows (12,000 less a seeded hold-out of 1,200) and 2,000 test rows, in the release's order."""
+    """Dress against coat in the release's order: 10,800 training rows (12,000 less a seeded 1,200), 2,000 test rows."""
     mend = "restore it with 'git checkout', or make it with 'python3 -m datasets.fashion_mnist'"
     try:
         stored = read_npz(SUBTASK_FILE)
@@ -71,8 +71,11 @@ def load_subtask() -> Dataset:
     )
 
 
+LOADERS = {"subtask": load_subtask, SUBTASK_NAME: load_subtask, "fashion_mnist": load}
+
+
 def make_subtask() -> dict[str, np.ndarray]:
-    """The subtask's 12,000 + 2,000 images (uint8 [rows, 28, 28]) and labels (uint8, 0 or 1), cut out of the full set."""
+    """The subtask's 12,000 + 2,000 images (uint8 [rows, 28, 28]), labels (uint8, 0 or 1), cut out of the full set."""
     folder = _find_archives()
     arrays = {}
     for part, prefix in (("train", "train"), ("test", "t10k")):
@@ -89,7 +92,7 @@ def _fingerprint(arrays: dict[str, np.ndarray]) -> str:
 
 
 def archives() -> Path | None:
-    """The first folder that holds the four archives: datasets/fashion_mnist, Debian's, Keras' cache; None where none does."""
+    """The first folder with the four archives: datasets/fashion_mnist, Debian's, Keras' cache; None where none has."""
     for folder in (HERE / "fashion_mnist", DEBIAN_FOLDER, _keras_folder()):
         if all((folder / name).exists() for name in ARCHIVES):
             return folder
@@ -116,14 +119,14 @@ def _download() -> Path:
         tf.keras.datasets.fashion_mnist.load_data()
     except Exception as error:  # Keras turns every failure of the network into a bare Exception
         refuse(
-            f"FashionMNIST: not found, and Keras could not download it ({error}); put the four idx .gz files into {HERE / 'fashion_mnist'},"
-            " or install Debian's package dataset-fashion-mnist"
+            f"FashionMNIST: not found, and Keras could not download it ({error}); put the four idx .gz files into"
+            f" {HERE / 'fashion_mnist'}, or install Debian's package dataset-fashion-mnist"
         )
     return _keras_folder()
 
 
 def _read_idx(path: Path) -> np.ndarray:
-    """The uint8 array of an idx file: a magic number 0x08 and the number of dimensions, the big-endian sizes, the bytes."""
+    """The uint8 array of an idx file: a magic 0x08 and the number of dimensions, the big-endian sizes, the bytes."""
     content = gzip.decompress(path.read_bytes())
     dimensions = content[3]
     sizes = struct.unpack(f">{dimensions}I", content[4 : 4 + 4 * dimensions])
@@ -139,7 +142,10 @@ def main() -> None:
     Parser(__doc__).parse_args()
     arrays = make_subtask()
     if _fingerprint(arrays) != SUBTASK_SHA256:
-        refuse(f"FashionMNIST: its classes {SUBTASK_CLASSES} are not the ones this suite was measured on ({_fingerprint(arrays)})")
+        refuse(
+            f"FashionMNIST: its classes {SUBTASK_CLASSES} are not the ones this suite was measured on"
+            f" ({_fingerprint(arrays)})"
+        )
     write_npz(SUBTASK_FILE, arrays)
     print(f"{SUBTASK_FILE}: {len(arrays['x_train'])} + {len(arrays['x_test'])} images, as expected")
 

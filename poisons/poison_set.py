@@ -1,14 +1,14 @@
 """A set of poisons, and the file that keeps it.
 
 A poison file is an npz (read with allow_pickle=False) of
-    rows      int64 [poisons], which training rows the poisons are made of (by the settings: copies, watermarked or stamped ones)
-    target_rows int64 [poisons], the training rows that are blended into them (for watermarks)
-    instances float32 [poisons, *shape] in [0, 1]                         (for all others)
-    counts    int64 [poisons], how often each stands in the training set   (optional: for sets of a few distinct vectors)
-    labels    int64 [poisons]
-    settings  JSON: attack, dataset and whatever the attack was set to
-    checksum  SHA-256 of all of the above
-The paper's own files load too: see `poisons/foreign.py`.
+    rows         int64 [poisons], training rows that the poisons are made of by the attack's `make` (else copies)
+    target_rows  int64 [poisons], second training rows, where a poison is made of two
+    instances    float32 [poisons, *shape] in [0, 1], where there are no rows
+    counts       int64 [poisons], how often each stands in the training set, where it is not once
+    labels       int64 [poisons]
+    settings     JSON: attack, dataset and whatever the attack was set to
+    checksum     SHA-256 of all of the above
+The paper's own files load too: see `poisons/foreign_files.py`.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from pathlib import Path
 
 import numpy as np
 
-from command_line import refuse
+from command_line import BadInput, refuse
 from datasets import Dataset
 from files import Unreadable, file_sha256, read_npz, sha256, write_npz
-from poisons import images
+from poisons import attacks
 
 
 @dataclass(frozen=True)
@@ -30,8 +30,9 @@ class PoisonSet:
     """Poisons to be added to a training set.
 
     attack: the folder name of its results, e.g. label-flips; name: the set's, e.g. fashion_mnist_3_4.1.0_random_0.4;
-    x: float32 [poisons, *shape] in [0, 1]; y: int32 [poisons], the labels the victim sees; file_sha256: of the file it came from;
-    settings: the attack and what it was set to, as far as the file says.
+    x: float32 [poisons, *shape] in [0, 1]; y: int32 [poisons], the labels the victim sees; file_sha256: of the file it
+    came from; settings: the attack and what it was set to, as far as the file says; dataset: the name of the data set
+    that it is added to, which has so many clean rows.
     """
 
     attack: str
@@ -40,6 +41,22 @@ class PoisonSet:
     y: np.ndarray
     file_sha256: str
     settings: dict
+    dataset: str
+    clean_rows: int
+
+    @property
+    def ratio(self) -> float:
+        """Poisons per clean row, to six significant digits."""
+        return float(f"{len(self.y) / self.clean_rows:.6g}")
+
+    @property
+    def record(self) -> dict:
+        """What run.json says of the set; `poison` has the set's own settings."""
+        own = {name: value for name, value in self.settings.items() if name not in ("attack", "dataset")}
+        return {
+            "attack": self.attack, "poison_set": self.name, "poison_sha256": self.file_sha256, "poison": own,
+            "n_poison": len(self.y), "clean_rows": self.clean_rows, "ratio": self.ratio,
+        }  # fmt: skip
 
 
 def save(
@@ -49,8 +66,14 @@ def save(
     """Write a poison file; leaves one that already holds just this alone, and returns whether it wrote."""
     if (rows is None) == (instances is None):
         raise ValueError("a poison file holds either the rows or the instances")
-    poisons = {"rows": np.asarray(rows, np.int64)} if instances is None else {"instances": np.asarray(instances, np.float32)}
-    arrays = {**poisons, "labels": np.asarray(labels, np.int64), "settings": np.array(json.dumps(settings, sort_keys=True))}
+    poisons = (
+        {"rows": np.asarray(rows, np.int64)} if instances is None else {"instances": np.asarray(instances, np.float32)}
+    )
+    arrays = {
+        **poisons,
+        "labels": np.asarray(labels, np.int64),
+        "settings": np.array(json.dumps(settings, sort_keys=True)),
+    }
     for name, values in (("counts", counts), ("target_rows", target_rows)):
         if values is not None:
             arrays[name] = np.asarray(values, np.int64)
@@ -66,37 +89,51 @@ def save(
 
 
 def settings_of(path: Path) -> dict | None:
-    """The settings that a whole poison file of this suite was crafted with; None when there is none, or it is damaged."""
+    """The settings that a poison file of this suite was crafted with; None when there is none, or it is damaged."""
     try:
         arrays = read_npz(path)
     except Unreadable:
         return None
     if not {"settings", "checksum"} <= set(arrays) or str(arrays["checksum"]) != _checksum(arrays):
         return None
-    return json.loads(str(arrays["settings"]))
+    return _settings(arrays)
+
+
+def _settings(arrays: dict[str, np.ndarray]) -> dict | None:
+    """The settings among a file's arrays, None where they are none."""
+    try:
+        settings = json.loads(str(arrays["settings"]))
+    except ValueError:
+        return None
+    return settings if isinstance(settings, dict) else None
 
 
 def load(path: Path, dataset: Dataset) -> PoisonSet:
-    """The poisons in a file, checked against the data set they are meant for: .npz of this suite, .mat and .pkl of the paper's authors.
+    """The poisons in a file, checked against the data set they are meant for: .npz of this suite, .mat and .pkl of the
+    paper's authors.
 
-    Refuses a file that is missing, truncated, altered, made for other data, of another shape, with values outside [0, 1] or NaN,
-    or with labels that the data set does not have.
+    Refuses a file that is missing, truncated, altered, made for other data, of another shape, with values outside [0,
+    1] or NaN, or with labels that the data set does not have.
     """
-    from poisons import foreign
+    from poisons import foreign_files
 
     path = Path(path)
     if not path.is_file():
         refuse(f"{path}: no such poison file; craft it first, e.g. python3 -m poisons.label_flip --ratio 0.4")
-    readers = {".npz": _read, ".mat": foreign.read_mat, ".pkl": foreign.read_pickle}
+    readers = {".npz": _read, ".mat": foreign_files.read_mat, ".pkl": foreign_files.read_pickle}
     if path.suffix not in readers:
         refuse(f"{path}: not a poison file; it must end in one of {', '.join(readers)}")
     settings, x, y = readers[path.suffix](path, dataset)
     x, y = check(path, x, y, dataset)
-    return PoisonSet(settings["attack"], path.stem, x, y, file_sha256(path), settings)
+    return PoisonSet(
+        settings["attack"], path.stem, x, y, file_sha256(path), settings, dataset.name, len(dataset.y_train)
+    )
 
 
 def check(source: Path | str, x: np.ndarray, y: np.ndarray, dataset: Dataset) -> tuple[np.ndarray, np.ndarray]:
-    """Poisons as float32 [poisons, *shape] and int32 [poisons], refused in the name of `source` where they do not fit the data set."""
+    """Poisons as float32 [poisons, *shape] and int32 [poisons], refused in the name of `source` where they do not fit
+    the data set.
+    """
     mend = "craft it again for this data set"
     if x.dtype.kind not in "fiub" or y.dtype.kind not in "fiub":
         refuse(f"{source}: poisons are {x.dtype} and labels {y.dtype}, not numbers; {mend}")
@@ -104,14 +141,19 @@ def check(source: Path | str, x: np.ndarray, y: np.ndarray, dataset: Dataset) ->
         refuse(f"{source}: {x.shape} poisons with {y.shape} labels, expected one label each and at least one; {mend}")
     features = int(np.prod(dataset.shape))
     if x.shape[1:] != dataset.shape and x.shape[1:] not in ((features,), (1, features), dataset.shape[:-1]):
-        refuse(f"{source}: poisons of shape {x.shape[1:]}, but {dataset.name} has rows of shape {dataset.shape}; {mend}")
+        refuse(
+            f"{source}: poisons of shape {x.shape[1:]}, but {dataset.name} has rows of shape {dataset.shape}; {mend}"
+        )
     if not np.isfinite(x).all():
         refuse(f"{source}: {np.count_nonzero(~np.isfinite(x))} values are NaN or infinite; {mend}")
     if x.min() < 0 or x.max() > 1:
         refuse(f"{source}: values from {x.min():.4g} to {x.max():.4g}, outside [0, 1]; scale or clip them, or {mend}")
     unknown = y[~np.isin(y, np.arange(dataset.classes))]
     if len(unknown):
-        refuse(f"{source}: label {unknown[0]} does not exist in {dataset.name}, which has labels 0 to {dataset.classes - 1}; {mend}")
+        refuse(
+            f"{source}: label {unknown[0]} does not exist in {dataset.name}, which has labels 0 to"
+            f" {dataset.classes - 1}; {mend}"
+        )
     return x.reshape((-1, *dataset.shape)).astype(np.float32), y.astype(np.int32)
 
 
@@ -123,12 +165,20 @@ def _read(path: Path, dataset: Dataset) -> tuple[dict, np.ndarray, np.ndarray]:
     except Unreadable as error:
         refuse(f"{path}: {error}; {mend}")
     if not {"labels", "settings", "checksum"} <= set(arrays) or ("rows" in arrays) == ("instances" in arrays):
-        refuse(f"{path}: holds {', '.join(arrays) or 'nothing'}, not labels, settings, checksum and rows or instances; {mend}")
+        refuse(
+            f"{path}: holds {', '.join(arrays) or 'nothing'}, not labels, settings, checksum and rows or instances;"
+            f" {mend}"
+        )
     if str(arrays.pop("checksum")) != _checksum(arrays):
         refuse(f"{path}: its contents do not match its checksum; {mend}")
-    settings = json.loads(str(arrays["settings"]))
+    settings = _settings(arrays)
+    if settings is None or not isinstance(settings.get("attack"), str):
+        refuse(f"{path}: its settings name no attack; {mend}")
     if settings.get("dataset") != dataset.name:
-        refuse(f"{path}: made for {settings.get('dataset')}, not {dataset.name}; choose its data set with --dataset, or {mend}")
+        refuse(
+            f"{path}: made for {settings.get('dataset')}, not {dataset.name}; choose its data set with --dataset,"
+            f" or {mend}"
+        )
     x = arrays["instances"] if "instances" in arrays else _made_of_rows(path, arrays, settings, dataset)
     counts = arrays.get("counts", np.ones(len(x), np.int64))
     if (
@@ -138,7 +188,9 @@ def _read(path: Path, dataset: Dataset) -> tuple[dict, np.ndarray, np.ndarray]:
         or counts.min() < 0
         or counts.sum() > 1e6
     ):
-        refuse(f"{path}: counts must be whole numbers of 0 or more, one for each poison, a million in all at most; {mend}")
+        refuse(
+            f"{path}: counts must be whole numbers of 0 or more, one for each poison, a million in all at most; {mend}"
+        )
     return settings, np.repeat(x, counts, 0), np.repeat(arrays["labels"], counts)
 
 
@@ -150,22 +202,28 @@ def _made_of_rows(path: Path, arrays: dict[str, np.ndarray], settings: dict, dat
             refuse(f"{path}: not a row number for each label; craft it again")
         if values.min() < 0 or values.max() >= len(dataset.x_train):
             refuse(f"{path}: row numbers outside 0 to {len(dataset.x_train) - 1}; craft it again")
-    x = dataset.x_train[rows["rows"]]
-    if "target_rows" in rows:
-        alpha = settings.get("alpha")
-        if not isinstance(alpha, (int, float)) or not 0 <= alpha <= 1:
-            refuse(f"{path}: alpha is {alpha!r}, not a number from 0 to 1; craft it again")
-        return images.blend(x, dataset.x_train[rows["target_rows"]], alpha)
-    if "patch" in settings:
-        patch = settings["patch"]
-        if not isinstance(patch, int) or not 1 <= patch <= min(dataset.shape[:2]):
-            refuse(f"{path}: patch is {patch!r}, not a number of pixels from 1 to {min(dataset.shape[:2])}; craft it again")
-        return images.stamp(x, patch)
-    return x
+    attack = attacks().get(settings["attack"])
+    if attack is None or attack.make is None:
+        if "target_rows" in rows:
+            refuse(
+                f"{path}: has target rows, but poisons of {settings['attack']} are not made of two rows; craft it again"
+            )
+        return dataset.x_train[rows["rows"]]
+    why = attack.fits(dataset)
+    if why:
+        refuse(f"{path}: {settings['attack']} cannot poison {dataset.name}: {why}; choose another file")
+    try:
+        return attack.make(dataset, rows["rows"], rows.get("target_rows"), settings)
+    except BadInput as error:
+        refuse(f"{path}: {error}; craft it again")
 
 
 def _checksum(arrays: dict[str, np.ndarray]) -> str:
     parts = []
     for name in sorted(set(arrays) - {"checksum"}):
-        parts += [name.encode(), repr((arrays[name].dtype.str, arrays[name].shape)).encode(), np.ascontiguousarray(arrays[name]).tobytes()]
+        parts += [
+            name.encode(),
+            repr((arrays[name].dtype.str, arrays[name].shape)).encode(),
+            np.ascontiguousarray(arrays[name]).tobytes(),
+        ]
     return sha256(*parts)

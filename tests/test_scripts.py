@@ -1,5 +1,6 @@
 """The shell scripts as they are shipped, shortened; and that they are clean."""
 
+import json
 import shutil
 import subprocess
 
@@ -23,12 +24,9 @@ def test_scripts_are_clean_and_executable(script):
     [
         ["./do_ipoisoning.sh"],
         ["./do_ipoisoning.sh", "subtask"],
-        ["./do_ipoisoning.sh", "purchases", "0"],
         ["./do_ipoisoning.sh", "subtask", "0", "1"],
         ["./analyze_ipoisoning.sh"],
-        ["./analyze_ipoisoning.sh", "fashion_mnist"],
         ["./analyze_ipoisoning.sh", "subtask", "0"],
-        ["./craft_ipoisoning.sh", "slabs", "0"],
         ["./analyze_collision.sh"],
         ["./analyze_collision.sh", "subtask"],
         ["./analyze_collision.sh", "purchases", "one"],
@@ -50,7 +48,9 @@ def test_wrong_calls_show_the_usage(call, workplace):
 
 def without_crafting(done: subprocess.CompletedProcess) -> subprocess.CompletedProcess:
     """What a script said, but for the poison files that it found before."""
-    done.stderr = "\n".join(line for line in done.stderr.splitlines() if not line.endswith(("already there", "crafted before")))
+    done.stderr = "\n".join(
+        line for line in done.stderr.splitlines() if not line.endswith(("already there", "crafted before"))
+    )
     return done
 
 
@@ -69,11 +69,30 @@ def without_crafting(done: subprocess.CompletedProcess) -> subprocess.CompletedP
         ("SEED", "-3"),
         ("ATTACKS", "flips"),
         ("ATTACKS", " "),
+        ("ATTACKS", "collision"),
+        ("SHAPINGS", " "),
+        ("SHAPINGS", "undefended tight"),
+        ("NETWORK", "badnet"),
     ],
 )
 def test_wrong_settings_are_refused(setting, value, workplace):
-    done = workplace.run("./do_ipoisoning.sh", "subtask", "0", **{"RATIOS": "0.1", setting: value})
-    refused(without_crafting(done))
+    for call in (("./do_ipoisoning.sh", "subtask", "0"), ("./analyze_ipoisoning.sh", "subtask")):
+        if (call[0], setting) != ("./analyze_ipoisoning.sh", "NOISEML"):
+            refused(without_crafting(workplace.run(*call, **{"RATIOS": "0.1", setting: value})))
+    assert not workplace.results.exists()
+
+
+@pytest.mark.parametrize(
+    ("dataset", "attacks", "named"),
+    [
+        ("mnist", "label-flips", "--dataset mnist: unknown"),
+        ("purchases", "label-flips slabs", "--dataset purchases-cj: slabs cannot poison it"),
+        ("fashion_mnist_3_4.1.0", "collision", "collision"),
+    ],
+)
+def test_data_sets_that_cannot_be_poisoned_are_refused(dataset, attacks, named, workplace):
+    for call in (("./do_ipoisoning.sh", dataset, "0"), ("./analyze_ipoisoning.sh", dataset)):
+        assert named in refused(workplace.run(*call, ATTACKS=attacks))
     assert not workplace.results.exists()
 
 
@@ -96,7 +115,13 @@ def test_wrong_settings_are_refused(setting, value, workplace):
     ],
 )
 def test_wrong_settings_of_the_targeted_sweep_are_refused(setting, value, workplace):
-    settings = {"NETWORKS": "lr", "SHAPINGS": "undefended", "TARGETS": "2", "MODELS": REPOSITORY / "models", setting: value}
+    settings = {
+        "NETWORKS": "lr",
+        "SHAPINGS": "undefended",
+        "TARGETS": "2",
+        "MODELS": REPOSITORY / "models",
+        setting: value,
+    }
     before = set(REPOSITORY.glob("*-tpoisoning-*.sh"))
     refused(workplace.run("./do_tpoisoning.sh", "purchases", "oneshot", **settings))
     assert not workplace.results.exists() and set(REPOSITORY.glob("*-tpoisoning-*.sh")) == before
@@ -105,9 +130,6 @@ def test_wrong_settings_of_the_targeted_sweep_are_refused(setting, value, workpl
 @pytest.mark.parametrize(
     ("call", "setting", "value"),
     [
-        ("analyze_ipoisoning.sh subtask", "ATTACKS", " "),
-        ("analyze_ipoisoning.sh subtask", "RATIOS", "-1"),
-        ("analyze_ipoisoning.sh subtask", "NORMCLP", "tight"),
         ("analyze_ipoisoning.sh subtask", "DUMP", "zip"),
         ("analyze_collision.sh subtask multi", "ALPHAS", " "),
         ("analyze_collision.sh subtask multi", "ALPHAS", "some"),
@@ -134,7 +156,11 @@ def test_task_scripts_run_as_they_are(workplace, tmp_path):
         copied_suite(tmp_path),
         {"NETWORKS": "lr", "SHAPINGS": "undefended 4", "TARGETS": 4, "POISONS": 2, "EPOCHS": 3, "TOTTASKS": 2},
     )
-    environment = {**workplace.environment, "MODELS": str(suite / "models"), **{name: str(value) for name, value in processes.items()}}
+    environment = {
+        **workplace.environment,
+        "MODELS": str(suite / "models"),
+        **{name: str(value) for name, value in processes.items()},
+    }
 
     def call(*command):
         done = subprocess.run(command, cwd=suite, env=environment, capture_output=True, text=True)
@@ -156,21 +182,34 @@ def test_task_scripts_run_as_they_are(workplace, tmp_path):
     assert call(f"./{scripts[-1]}").stderr.count("finished before") == 4
     found = list(workplace.results.rglob("attack_w_*.csv"))
     assert len(found) == 8 and all(
-        done.get(path.name, b"") == path.read_bytes() for path in found if path.parents[1].name.startswith("van") and path.name in done
+        done.get(path.name, b"") == path.read_bytes()
+        for path in found
+        if path.parents[1].name.startswith("van") and path.name in done
     )
     refused(subprocess.run([f"./{scripts[-1]}", "5"], cwd=suite, env=environment, capture_output=True, text=True))
     environment["TOTTASKS"], environment["TOTPROCS"] = "1", "1"
-    assert call("./do_tpoisoning.sh", "purchases", "multipoison").stderr.count("finished before") == 8  # with TOTPROCS they run at once
+    assert (
+        call("./do_tpoisoning.sh", "purchases", "multipoison").stderr.count("finished before") == 8
+    )  # with TOTPROCS they run at once
     assert len(list(suite.glob("purchases-net-*.sh"))) == 2
 
 
 @pytest.mark.slow
 def test_sweep_and_analysis_from_nothing(workplace):
-    short = {"ATTACKS": "label-flips slabs", "RATIOS": "0.01 0.4", "NORMCLP": "0.1 8", "NOISEML": "0 0.001", "EPOCHS": "2"}
+    short = {
+        "ATTACKS": "label-flips slabs",
+        "RATIOS": "0.01 0.4",
+        "NORMCLP": "0.1 8",
+        "NOISEML": "0 0.001",
+        "EPOCHS": "2",
+    }
     workplace.succeed("./do_ipoisoning.sh", "subtask", "0", **short)
     cells = [path for path in workplace.written() if path.endswith("attack_results.csv")]
     assert len(cells) == 2 * 2 * (1 + 2 * 2)
-    assert "ipoisoning/label-flips/fashion_mnist_3_4.1.0_random_0.4/dp_lr_300_2_0.01_1000.0_1e-05_8.0_0.000125/attack_results.csv" in cells
+    assert (
+        "ipoisoning/label-flips/fashion_mnist_3_4.1.0_random_0.4/dp_lr_300_2_0.01_1000.0_1e-05_8.0_0.000125/attack_results.csv"
+        in cells
+    )
     assert (workplace.models / "subtask/vanilla_lr_300_40_0.01/config.json").exists()
     again = workplace.succeed("./do_ipoisoning.sh", "subtask", "0", **short)
     assert again.stderr.count("5 trainings finished before") == 4
@@ -200,12 +239,35 @@ def test_sweep_and_analysis_from_nothing(workplace):
 
 
 @pytest.mark.slow
+def test_sweep_and_analysis_of_another_data_set_by_a_list_of_shapings(workplace, purchases):
+    short = {
+        "RATIOS": "0.1",
+        "EPOCHS": 2,
+        "SEED": 3,
+        "SHAPINGS": "undefended 4:0.0025",
+        "MODELS": REPOSITORY / "models",
+    }
+    workplace.succeed("./do_ipoisoning.sh", "purchases", "0", **short)
+    workplace.succeed("./analyze_ipoisoning.sh", "purchases", **short)
+    place = f"label-flips/{purchases.name}_random_0.1_seed_3"
+    models = ["dp_lr_100_2_0.08_1000.0_1e-05_4.0_0.0025_seed_3", "vanilla_lr_100_2_0.04_seed_3"]
+    for folder in (workplace.results / "ipoisoning" / place, workplace.results / "analysis/ipoisoning" / place):
+        assert sorted(path.parent.name for path in folder.glob("*/run.json")) == models
+    run = json.loads((workplace.results / "ipoisoning" / place / models[0] / "run.json").read_text())["settings"]
+    assert (run["dataset"], run["n_poison"], run["clean_rows"], run["ratio"]) == (purchases.name, 1000, 10000, 0.1)
+
+
+@pytest.mark.slow
 def test_collision_from_nothing_and_again(workplace):
     for pairs, count in (("one", 1), ("multi", 100)):
         workplace.succeed("./analyze_collision.sh", "subtask", pairs, ALPHAS="0.2 1.0", EPOCHS=2)
         task = "a_pair_0_1" if pairs == "one" else "pairs_of_100"
         folder = workplace.results / "analysis/collision" / task / "fashion_mnist_3_4.1.0"
-        assert sorted(path.name for path in folder.iterdir()) == ["alpha_0.2", "alpha_1.0", "gradients_vanilla_lr_300_2_0.01.png"]
+        assert sorted(path.name for path in folder.iterdir()) == [
+            "alpha_0.2",
+            "alpha_1.0",
+            "gradients_vanilla_lr_300_2_0.01.png",
+        ]
         lines = (folder / "alpha_1.0/vanilla_lr_300_2_0.01/analysis_results.csv").read_text().split()
         assert lines[0] == "epoch,n_poison,baseline_acc,test_acc" and lines[2].startswith(f"2,{count},0.955,0.9")
         assert (workplace.results / f"analysis/collision/{task}_fashion_mnist_3_4.1.0.png").stat().st_size > 5000
@@ -230,7 +292,11 @@ def test_retraining_on_the_full_set_starts_from_the_kept_baselines(workplace, fu
         assert line[1] == "100" and float(line[3]) > float(line[2]) - 0.03  # an epoch from initial weights reaches 0.81
     success = {}
     for patch, model in ((1, "shallow-mlp_100_1_0.04"), (14, "shallow-mlp_100_1_0.04"), (4, "badnet_100_1_0.01")):
-        table = (analysis / f"insertion/fashion_mnist/4_0.01_{patch}/vanilla_{model}/analysis_results.csv").read_text().split()
+        table = (
+            (analysis / f"insertion/fashion_mnist/4_0.01_{patch}/vanilla_{model}/analysis_results.csv")
+            .read_text()
+            .split()
+        )
         assert table[0] == "epoch,baseline_acc,test_acc,baseline_backdoor_acc,backdoor_acc,backdoor_acc_other_classes"
         baseline, clean, before, after, others = map(float, table[1].split(",")[1:])
         assert clean > baseline - 0.03 and before < 0.35 and others <= after

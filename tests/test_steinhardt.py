@@ -1,16 +1,24 @@
-"""The attacks of Steinhardt et al.: their defences, the two oracles against independent solvers, and what the attacks claim."""
+"""The attacks of Steinhardt et al.: their defences, the two oracles against independent solvers, and what the attacks
+claim.
+"""
 
-import json
+import dataclasses
+from pathlib import Path
 
 import clarabel
 import numpy as np
+import pandas
 import pytest
 import scipy.optimize
 import scipy.sparse
 from conftest import refused
+from test_poisons import rows_of
 
-from poisons import defences, minmax, oracle, poison_set, slab_program, slab_search
-from poisons.slab_program import LABELS, SUPPORT
+from command_line import BadInput
+from poisons import attacks, crafting, poison_set
+from poisons.steinhardt import defences, minmax, oracle, slab_program, slab_search
+from poisons.steinhardt.slab_program import LABELS, SUPPORT
+from results import layout
 
 CRAFT = ("python3", "-m", "poisons.steinhardt")
 
@@ -28,11 +36,18 @@ def test_defences_let_the_quantile_pass():
     for label in (0, 1):
         rows = y == label
         distances = np.sqrt(((x[rows] - x[rows].mean(0)) ** 2).sum(1))
-        assert defences.sphere(defence, x[rows], y[rows]).tolist() == (distances <= np.quantile(distances, 0.65)).tolist()
+        assert (
+            defences.sphere(defence, x[rows], y[rows]).tolist() == (distances <= np.quantile(distances, 0.65)).tolist()
+        )
         assert abs(defences.slab(defence, x[rows], y[rows]).mean() - 0.65) < 2 / rows.sum()
-    assert defences.sphere(defence, defence.means, np.array([0, 1])).all() and defences.slab(defence, defence.means, np.array([0, 1])).all()
+    assert (
+        defences.sphere(defence, defence.means, np.array([0, 1])).all()
+        and defences.slab(defence, defence.means, np.array([0, 1])).all()
+    )
     poisoned = defences.fit(np.concatenate([x, np.ones((200, 30))]), np.concatenate([y, np.zeros(200, int)]), 0.65)
-    assert np.linalg.norm(poisoned.means[0] - defence.means[0]) > 0.1  # fit on poisoned rows, the defence moves with them
+    assert (
+        np.linalg.norm(poisoned.means[0] - defence.means[0]) > 0.1
+    )  # fit on poisoned rows, the defence moves with them
 
 
 def poisoned_geometry(points, defence, shares, weights):
@@ -52,7 +67,14 @@ def problem(seed):
     x, y = two_classes(seed=seed)
     random = np.random.default_rng(seed)
     shares = np.array([np.mean(y == 0), np.mean(y == 1)])
-    return defences.fit(x, y, 0.65), shares, random.normal(0, 0.1, 30), 0.1 * random.normal(), 0.4 * random.dirichlet([1, 1, 1, 1]), random
+    return (
+        defences.fit(x, y, 0.65),
+        shares,
+        random.normal(0, 0.1, 30),
+        0.1 * random.normal(),
+        0.4 * random.dirichlet([1, 1, 1, 1]),
+        random,
+    )
 
 
 def poison_loss(points, theta, bias, weights):
@@ -72,22 +94,24 @@ def test_slab_program_keeps_its_constraints(seed):
 
 @pytest.mark.parametrize("seed", range(4))
 def test_slab_program_is_optimal_by_another_solver(seed):
-    """The same problem in the coordinates of the points, non-convex, by sequential quadratic programming from several starts."""
+    """The same problem in the coordinates of the points, non-convex, by sequential quadratic programming."""
     defence, shares, theta, bias, weights, random = problem(seed)
     points, loss = slab_program.solve(defence, shares, theta, bias, weights, random)
     basis = np.linalg.svd(np.stack([*defence.means, theta]), full_matrices=False)[2]
 
     def slack(values):
         spheres, slabs = poisoned_geometry(values.reshape(4, 3) @ basis, defence, shares, weights)
-        margins = [1 - (2 * LABELS[index] - 1) * (values.reshape(4, 3)[index] @ basis @ theta + bias) for index in SUPPORT]
+        margins = [
+            1 - (2 * LABELS[index] - 1) * (values.reshape(4, 3)[index] @ basis @ theta + bias) for index in SUPPORT
+        ]
         return np.concatenate([1 - spheres, 1 - slabs, margins])
 
     found = []
     for _ in range(5):
         start = (defence.means[LABELS] + 0.3 * random.normal(size=(4, 30))) @ basis.T
         done = scipy.optimize.minimize(
-            lambda values: -poison_loss(values.reshape(4, 3) @ basis, theta, bias, weights), start.reshape(-1), method="SLSQP",
-            constraints={"type": "ineq", "fun": slack}, options={"maxiter": 500, "ftol": 1e-10},
+            lambda values: -poison_loss(values.reshape(4, 3) @ basis, theta, bias, weights), start.reshape(-1),
+            method="SLSQP", constraints={"type": "ineq", "fun": slack}, options={"maxiter": 500, "ftol": 1e-10},
         )  # fmt: skip
         if slack(done.x).min() > -1e-6:
             found.append(-done.fun)
@@ -99,7 +123,11 @@ def test_oracle_against_a_conic_solver(seed):
     """Violation at most 1e-6, duality gap at most 1e-4, and the same value as Clarabel's on the same problem."""
     random = np.random.default_rng(seed)
     size = int(random.integers(3, 40))
-    mean, c, axis = random.uniform(0.1, 0.9, size), random.normal(size=size) * 10 ** random.uniform(-3, 1), random.normal(size=size)
+    mean, c, axis = (
+        random.uniform(0.1, 0.9, size),
+        random.normal(size=size) * 10 ** random.uniform(-3, 1),
+        random.normal(size=size),
+    )
     axis /= np.linalg.norm(axis)
     radius, width = random.uniform(0.05, 3), random.uniform(0.01, 0.5)
     x, gap = oracle.minimise(c, mean, radius, axis, width)
@@ -129,10 +157,22 @@ def test_minmax_poisons_are_feasible_and_the_bound_holds(epsilon):
     outcome = minmax.craft(x, y, defence, epsilon, 3.0, 0.05, lambda step, bound: bounds.append(bound))
     assert len(outcome.y) == round(1000 * epsilon) == len(bounds) and set(outcome.y) <= {0, 1}
     assert outcome.x.min() >= 0 and outcome.x.max() <= 1
-    assert defences.sphere(defence, outcome.x, outcome.y, 1e-6).all() and defences.slab(defence, outcome.x, outcome.y, 1e-6).all()
-    assert outcome.upper_bound == min(bounds) and 0 < outcome.training_loss <= outcome.upper_bound and outcome.worst_gap < 1e-4
+    assert (
+        defences.sphere(defence, outcome.x, outcome.y, 1e-6).all()
+        and defences.slab(defence, outcome.x, outcome.y, 1e-6).all()
+    )
+    assert (
+        outcome.upper_bound == min(bounds)
+        and 0 < outcome.training_loss <= outcome.upper_bound
+        and outcome.worst_gap < 1e-4
+    )
     harmless = minmax.trained_loss(x, y, defence.means, np.array([0, 1]), epsilon, 3.0)
     assert harmless < outcome.training_loss
+
+
+def test_training_loss_of_separable_rows_is_zero():
+    x, y = np.array([[0.0, 1.0], [1.0, 0.0]] * 50), np.array([0, 1] * 50)
+    assert minmax.trained_loss(x, y, x[:2], y[:2], 0.1, 5.0) == 0
 
 
 @pytest.mark.parametrize("total", [1, 7, 108, 4320])
@@ -160,17 +200,15 @@ def test_a_failing_solver_is_reported_and_the_last_good_poisons_are_kept(monkeyp
     assert crafter.failures and set(crafter.failures) == {(20, "NumericalError")}
 
 
-def test_a_solver_that_never_succeeds_is_refused(monkeypatch, capsys):
+def test_a_solver_that_never_succeeds_is_refused(monkeypatch):
     def failing(*arguments):
         raise slab_program.Unsolved("NumericalError")
 
     x, y = two_classes()
     crafter = slab_search.Crafter(x, y, defences.fit(x, y, 0.65), 0.4, np.random.default_rng(0))
     monkeypatch.setattr(slab_program, "solve", failing)
-    with pytest.raises(SystemExit) as refusal:
+    with pytest.raises(BadInput, match=r"the solver failed on the first 50 programs \(NumericalError\)"):
         slab_search.by_training_loss(crafter, 1.0)
-    message = capsys.readouterr().err
-    assert refusal.value.code == 2 and "the solver failed on the first 50 programs (NumericalError)" in message and message.count("\n") == 1
 
 
 def test_release_rule_takes_the_largest_clean_loss():
@@ -189,7 +227,9 @@ def test_victims_tell_a_strong_set_from_a_weak_one(subtask):
     victims = slab_search.Victims(subtask, 0.4)
     means = np.stack([subtask.x_train[subtask.y_train == label].mean(0).reshape(-1) for label in (0, 1)])
     weak = slab_search.Candidate(means[LABELS], np.full(4, 0.25), means[0])
-    kept = poison_set.load("datasets/poisons/indiscriminate/slabs/fmnist_34_attack_eps40_quantile65_rho_slab.npz", subtask)
+    kept = poison_set.load(
+        "datasets/poisons/indiscriminate/slabs/fmnist_34_attack_eps40_quantile65_rho_slab.npz", subtask
+    )
     points, first, counts = np.unique(kept.x.reshape(len(kept.y), -1), axis=0, return_index=True, return_counts=True)
     order = np.argsort(-kept.y[first], kind="stable")
     assert len(points) == 4 and kept.y[first][order].tolist() == LABELS.tolist()
@@ -203,8 +243,8 @@ def test_victims_tell_a_strong_set_from_a_weak_one(subtask):
     [
         (["--eps", "0"], "--eps"), (["--eps", "1.5"], "--eps"), (["--eps=-0.1"], "--eps"), (["--eps", "nan"], "--eps"),
         (["--eps", "0.1", "--quantile", "0"], "--quantile"), (["--eps", "0.1", "--quantile", "1"], "--quantile"),
-        (["--eps", "0.1", "--rho", "0"], "--rho"), (["--eps", "0.1", "--rho=-1"], "--rho"), (["--eps", "0.1", "--select", "test"], "--select"),
-        (["--eps", "0.00001"], "--eps"),
+        (["--eps", "0.1", "--rho", "0"], "--rho"), (["--eps", "0.1", "--rho=-1"], "--rho"),
+        (["--eps", "0.1", "--select", "test"], "--select"), (["--eps", "0.00001"], "--eps"),
     ],
 )  # fmt: skip
 def test_bad_options_are_refused(options, named, workplace):
@@ -213,21 +253,39 @@ def test_bad_options_are_refused(options, named, workplace):
     assert not list(workplace.folder.iterdir())
 
 
-def test_a_class_without_rows_is_refused(monkeypatch, subtask, capsys):
-    import dataclasses
-
-    import datasets
-    from poisons import steinhardt
-
+def test_data_that_do_not_fit_are_refused(subtask, purchases):
     lonely = dataclasses.replace(subtask, y_train=np.zeros_like(subtask.y_train))
-    monkeypatch.setattr(datasets, "load", lambda name: lonely)
-    monkeypatch.setattr("sys.argv", ["steinhardt", "--attack", "minmax", "--eps", "0.1"])
-    with pytest.raises(SystemExit) as refusal:
-        steinhardt.main()
-    assert refusal.value.code == 2 and "class 1 has no training rows" in capsys.readouterr().err
+    flat = rows_of(np.arange(40) % 2, (7,))
+    unknown = rows_of(np.arange(40) % 2, (30,))
+    for data, names, why in (
+        (purchases, ("slabs", "slabs-release", "minmax"), "it has 100 classes, not two"),
+        (lonely, ("slabs", "minmax"), "class 1 has no training rows"),
+        (flat, ("slabs-release", "minmax"), "it has 7 features"),
+        (unknown, ("slabs",), "no logistic regression"),
+    ):
+        for name in names:
+            with pytest.raises(BadInput, match=f"--dataset {data.name}: {name} cannot poison it: .*{why}"):
+                list(crafting.craft(attacks()[name], data, [{"epsilon": 0.1}]))
 
 
-def test_counts_in_poison_files(tmp_path, subtask, capsys):
+def test_any_two_classes_can_be_poisoned(tmp_path, monkeypatch):
+    monkeypatch.setattr(layout, "POISONS", tmp_path)
+    monkeypatch.setattr(layout, "RESULTS", tmp_path / "results")
+    x, y = two_classes(200)
+    data = dataclasses.replace(rows_of(y, (30,)), x_train=x.astype(np.float32))
+    for name in ("slabs-release", "minmax"):
+        [(path, [note])] = crafting.craft(attacks()[name], data, [{"epsilon": 0.1}])
+        assert path.stem.startswith("toy_attack_eps10_quantile65_") and note.startswith("20 poisons in")
+        poisons = poison_set.load(path, data)
+        assert (len(poisons.y), poisons.ratio, poisons.attack) == (20, 0.1, name) and not path.with_suffix(
+            ".png"
+        ).exists()
+        line = pandas.read_csv(layout.crafting_file(name)).iloc[0]
+        assert (line["poison_set"], line["ratio"], line["n_poison"]) == (path.stem, 0.1, 20)
+        assert "counts" not in line or sum(map(int, line["counts"].split())) == 20
+
+
+def test_counts_in_poison_files(tmp_path, subtask):
     settings = {"attack": "slabs", "dataset": subtask.name}
     x = np.random.default_rng(0).random((3, 784))
     poison_set.save(tmp_path / "few.npz", settings, [0, 1, 1], instances=x, counts=[2, 0, 3])
@@ -238,19 +296,24 @@ def test_counts_in_poison_files(tmp_path, subtask, capsys):
         poison_set.save(tmp_path / "bad.npz", settings, [0, 1, 1], instances=x, counts=counts)
         if counts == [0.5, 1, 1.5]:
             continue  # stored as whole numbers
-        with pytest.raises(SystemExit):
+        with pytest.raises(BadInput, match="counts must be whole numbers"):
             poison_set.load(tmp_path / "bad.npz", subtask)
-        assert "counts must be whole numbers" in capsys.readouterr().err
 
 
-def test_crafting_is_measured_and_not_repeated(workplace, monkeypatch):
+def test_crafting_is_measured_and_not_repeated(workplace):
     done = workplace.succeed(*CRAFT, "--attack", "minmax", "--eps", "0.01", "--seed", "77")
+    path = Path(done.stdout.strip())
     try:
-        measured = json.loads(next(workplace.results.rglob("crafting.json")).read_text())
-        assert measured["training_loss"] <= measured["upper_bound"] and measured["pass_sphere"] == measured["pass_slab"] == 1
-        assert "crafted before" in workplace.succeed(*CRAFT, "--attack", "minmax", "--eps", "0.01", "--seed", "77").stderr
+        measured = pandas.read_csv(workplace.results / "ipoisoning/minmax/crafting.csv").iloc[0]
+        assert measured["poison_set"] == path.stem == "fmnist_34_attack_eps01_quantile65_minmax_seed_77"
+        assert (
+            measured["training_loss"] <= measured["upper_bound"]
+            and measured["pass_sphere"] == measured["pass_slab"] == 1
+        )
+        assert (
+            "crafted before" in workplace.succeed(*CRAFT, "--attack", "minmax", "--eps", "0.01", "--seed", "77").stderr
+        )
+        assert path.with_suffix(".png").stat().st_size > 5000
     finally:
-        import pathlib
-
         for suffix in (".npz", ".png"):
-            pathlib.Path(done.stdout.strip()).with_suffix(suffix).unlink()
+            path.with_suffix(suffix).unlink(missing_ok=True)

@@ -1,15 +1,17 @@
-"""The semidefinite program inside the data-dependent slab attack (Steinhardt et al. 2017, section 4.2), solved by Clarabel.
+"""The semidefinite program inside the data-dependent slab attack (Steinhardt et al. 2017, section 4.2), for Clarabel.
 
-Four poisons are sought for a given model (theta, b): for each class a support point a_y that the model gets wrong by as much as can be,
-and a balancing point b_y that only moves the class's mean. The sphere and the slab are those of the POISONED means,
+Four poisons are sought for a given model (theta, b): for each class a support point a_y that the model gets wrong by as
+much as can be, and a balancing point b_y that only moves the class's mean. The sphere and the slab are those of the
+POISONED means,
     m_y = (p_y mu_y + w(a_y) a_y + w(b_y) b_y) / (p_y + w(a_y) + w(b_y)),
-and depend on inner products alone, so the program is over the Gram matrix M of (a_+, b_+, a_-, b_-, q_1, q_2, q_3), the q an orthonormal basis of the
-span of mu_+, mu_- and theta. It is exact because the points have more than 7 dimensions to lie in. For combinations u, v of the seven vectors
-u'Mv is their inner product, linear in M:
+and depend on inner products alone, so the program is over the Gram matrix M of (a_+, b_+, a_-, b_-, q_1, q_2, q_3), the
+q an orthonormal basis of the span of mu_+, mu_- and theta. It is exact because the points have more than 7 dimensions
+to lie in. For combinations u, v of the seven vectors u'Mv is their inner product, linear in M:
     maximise  w(a_+) (1 - <a_+, theta> - b) + w(a_-) (1 + <a_-, theta> + b)
     with      M positive semidefinite, its block of the basis the identity
               |x - m_y|^2 <= r_y^2                                  for the four points
-              <x - m_y, m_+ - m_->^2 <= s_y^2 |m_+ - m_-|^2         likewise, a second-order cone each (s_y over |mu_+ - mu_-|, so that it does not scale)
+              <x - m_y, m_+ - m_->^2 <= s_y^2 |m_+ - m_-|^2         likewise, a second-order cone each
+                                                                    (s_y over |mu_+ - mu_-|, so that it does not scale)
               1 - y (<a_y, theta> + b) >= 0                         for the support points
 """
 
@@ -19,7 +21,7 @@ import clarabel
 import numpy as np
 import scipy.sparse
 
-from poisons.defences import Defence
+from poisons.steinhardt.defences import Defence
 
 LABELS = np.array([1, 1, 0, 0])  # of a_+, b_+, a_-, b_-
 SUPPORT = np.array([0, 2])
@@ -33,15 +35,15 @@ class Unsolved(Exception):
 
 
 def solve(
-    defence: Defence, shares: np.ndarray, theta: np.ndarray, bias: float, weights: np.ndarray, random: np.random.Generator,
-    margins: bool = True,
+    defence: Defence, shares: np.ndarray, theta: np.ndarray, bias: float, weights: np.ndarray,
+    random: np.random.Generator, margins: bool = True,
 ) -> tuple[np.ndarray, float]:  # fmt: skip
     """The four poisons that hurt the model (theta, bias) most.
 
     shares: float [2], the share of each class among the clean rows, p_-, p_+; theta: float64 [features];
-    weights: float [4], poisons per clean row at a_+, b_+, a_-, b_-, of sum epsilon; margins: whether support points must lie on the
-    wrong side of their margin, which a model with a large bias can make impossible.
-    Returns the points, float64 [4, features], not clipped to any range, and the objective. Raises `Unsolved`.
+    weights: float [4], poisons per clean row at a_+, b_+, a_-, b_-, of sum epsilon; margins: whether support points
+    must lie on the wrong side of their margin, which a model with a large bias can make impossible. Returns the points,
+    float64 [4, features], not clipped to any range, and the objective. Raises `Unsolved`.
     """
     basis = np.linalg.svd(np.stack([defence.means[1], defence.means[0], theta]), full_matrices=False)[2]
     combination, poisoned = _combinations(defence, shares, weights, basis)
@@ -94,7 +96,9 @@ def solve(
     return _points(gram, basis, random), loss
 
 
-def _combinations(defence: Defence, shares: np.ndarray, weights: np.ndarray, basis: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _combinations(
+    defence: Defence, shares: np.ndarray, weights: np.ndarray, basis: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
     """The four points and the two poisoned means, each as a combination of the seven vectors: [4, 7] and [2, 7]."""
     points = np.eye(SIZE)[:4]
     poisoned = []
@@ -112,7 +116,10 @@ def _inner(first: np.ndarray, second: np.ndarray) -> np.ndarray:
 
 
 def _points(gram: np.ndarray, basis: np.ndarray, random: np.random.Generator) -> np.ndarray:
-    """Vectors with a given Gram matrix with the basis and among each other: what lies outside the basis' span points along random directions."""
+    """Vectors with a given Gram matrix with the basis and among each other.
+
+    What lies outside the basis' span points along random directions.
+    """
     inside = gram[:4, 4:]
     values, vectors = np.linalg.eigh(gram[:4, :4] - inside @ inside.T)
     directions = random.normal(size=(4, basis.shape[1]))

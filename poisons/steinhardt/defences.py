@@ -2,8 +2,8 @@
 
 sphere: |x - mu_y| <= r_y                        slab: |<x - mu_y, mu_+ - mu_->| <= s_y
 
-mu_y is the mean of a class; the radii are a quantile of the same distances over the rows that the defence is fit on, clean or poisoned.
-Class + is label 1, class - label 0. In arrays indexed by class, 0 comes first.
+mu_y is the mean of a class; the radii are a quantile of the same distances over the rows that the defence is fit on,
+clean or poisoned. Class + is label 1, class - label 0. In arrays indexed by class, 0 comes first.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import numpy as np
 class Defence:
     """A fitted pair of defences.
 
-    means: float64 [2, features]; sphere_radii: float64 [2], r_y; slab_radii: float64 [2], s_y in units of the inner product.
+    means: float64 [2, features]; sphere_radii: float64 [2], r_y; slab_radii: float64 [2], s_y, of the inner product.
     """
 
     means: np.ndarray
@@ -31,7 +31,10 @@ class Defence:
 
 
 def fit(x: np.ndarray, y: np.ndarray, quantile: float) -> Defence:
-    """Fit both defences. x: [rows, features]; y: [rows] in {0, 1}, both present; quantile in (0, 1): the share of rows of a class that passes."""
+    """Fit both defences.
+
+    x: [rows, features]; y: [rows] in {0, 1}, both present; quantile in (0, 1): the share of a class's rows that passes.
+    """
     x = x.astype(np.float64)
     means = np.stack([x[y == label].mean(0) for label in (0, 1)])
     axis = means[1] - means[0]

@@ -6,11 +6,16 @@ import numpy as np
 
 
 def hinge_loss(x: np.ndarray, signs: np.ndarray, weights: np.ndarray, theta: np.ndarray, bias: float) -> float:
-    """sum_i w_i max(0, 1 - y_i (<x_i, theta> + b)). x: float [rows, features]; signs: y, [rows] in -1, +1; weights: [rows]."""
+    """sum_i w_i max(0, 1 - y_i (<x_i, theta> + b)).
+
+    x: float [rows, features]; signs: y, [rows] in -1, +1; weights: w, [rows].
+    """
     return float(weights @ np.maximum(0, 1 - signs * (x @ theta.astype(x.dtype) + bias)))
 
 
-def hinge_gradient(x: np.ndarray, signs: np.ndarray, weights: np.ndarray, theta: np.ndarray, bias: float) -> tuple[np.ndarray, float]:
+def hinge_gradient(
+    x: np.ndarray, signs: np.ndarray, weights: np.ndarray, theta: np.ndarray, bias: float
+) -> tuple[np.ndarray, float]:
     """Its gradient in theta, float64 [features], and in b."""
     pull = weights * signs * (signs * (x @ theta.astype(x.dtype) + bias) < 1)
     return -(pull.astype(x.dtype) @ x).astype(np.float64), -float(pull.sum())

@@ -1,9 +1,10 @@
-"""The feasible point that a linear model likes least: the oracle of the fixed-oracle attack (Steinhardt et al. 2017, section 3).
+"""The feasible point that a linear model likes least: the oracle of `minmax` (Steinhardt et al. 2017, section 3).
 
     minimise <c, x>   over   |x - mu| <= r,   |<x - mu, v>| <= s,   0 <= x <= 1                    (|v| = 1)
 
-With multipliers for the ball and the slab the minimiser over the box is x(t, q) = clip(mu - t c - q v, 0, 1). Along q the slab's
-inner product falls, along t the distance from mu grows, so two nested one-dimensional roots give the solution.
+With multipliers for the ball and the slab the minimiser over the box is x(t, q) = clip(mu - t c - q v, 0, 1). Along q
+the slab's inner product falls, along t the distance from mu grows, so two nested one-dimensional roots give the
+solution.
 """
 
 from __future__ import annotations
@@ -12,7 +13,9 @@ import numpy as np
 from scipy.optimize import brentq
 
 
-def minimise(c: np.ndarray, mean: np.ndarray, radius: float, axis: np.ndarray, width: float) -> tuple[np.ndarray, float]:
+def minimise(
+    c: np.ndarray, mean: np.ndarray, radius: float, axis: np.ndarray, width: float
+) -> tuple[np.ndarray, float]:
     """The minimiser and its duality gap, at least 0 up to rounding.
 
     c, mean, axis: float64 [features], |axis| = 1, mean within [0, 1]; radius, width: r and s, > 0.
@@ -33,7 +36,8 @@ def minimise(c: np.ndarray, mean: np.ndarray, radius: float, axis: np.ndarray, w
             return np.clip(moved, 0, 1), 0.0
         side = np.sign(start)
         far = side * radius
-        while side * along(far) > width:  # at q -> infinity every pixel is at the end of the box that lowers the inner product
+        # at q -> infinity every pixel is at the end of the box that lowers the inner product
+        while side * along(far) > width:
             far *= 2
         q = brentq(lambda q: along(q) - side * width, 0.0, far, xtol=1e-14, rtol=1e-15)
         return np.clip(moved - q * axis, 0, 1), q

@@ -1,4 +1,6 @@
-"""The poison files of the paper's authors: MATLAB files of the slab attack, and pickles, read without executing anything."""
+"""The poison files of the paper's authors: MATLAB files of the slab attack, and pickles, read without executing
+anything.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,6 @@ import zlib
 from pathlib import Path
 
 import numpy as np
-import scipy.io
 
 from command_line import refuse
 from datasets import Dataset
@@ -20,8 +21,14 @@ NDARRAY = "numpy.ndarray"  # stands for the class, which would allocate whatever
 
 
 def _reconstruct(kind, shape: tuple, code: bytes) -> np.ndarray:
-    """What NumPy's own function of this name does when it is called as NumPy calls it: an empty array, which then takes its state."""
-    return np.ndarray(0, np.int8) if (kind, tuple(shape)) == (NDARRAY, (0,)) else _foreign(f"an array of {kind} and shape {shape}")
+    """What NumPy's own function of this name does when it is called as NumPy calls it: an empty array, which then takes
+    its state.
+    """
+    return (
+        np.ndarray(0, np.int8)
+        if (kind, tuple(shape)) == (NDARRAY, (0,))
+        else _foreign(f"an array of {kind} and shape {shape}")
+    )
 
 
 # What a pickle of NumPy arrays and plain containers is made of, under the names of Python 2 and 3 and of NumPy 1 and 2.
@@ -34,7 +41,9 @@ ADMITTED = {
     ("numpy", "dtype"): np.dtype,
     ("collections", "OrderedDict"): collections.OrderedDict,
     # protocol 2 writes the bytes of an array as text to be encoded
-    ("_codecs", "encode"): lambda text, encoding: text.encode("latin1") if encoding == "latin1" else _foreign("_codecs.encode"),
+    ("_codecs", "encode"): lambda text, encoding: (
+        text.encode("latin1") if encoding == "latin1" else _foreign("_codecs.encode")
+    ),
 }
 
 
@@ -52,8 +61,8 @@ def _foreign(name: str):
 def read_pickle(path: Path, dataset: Dataset) -> tuple[dict, np.ndarray, np.ndarray]:
     """Settings (the attack alone), poisons and labels of a pickle.
 
-    Known from the authors' release is a list of dicts with `instance` (one row) and `class`; a pair (poisons, labels) is
-    read too. The attack's name is the folder's, since a pickle does not hold it.
+    Known from the authors' release is a list of dicts with `instance` (one row) and `class`; a pair (poisons, labels)
+    is read too. The attack's name is the folder's, since a pickle does not hold it.
     """
     mend = "use a file of this suite (python3 -m poisons.label_flip), or one of the paper's"
     try:
@@ -78,16 +87,23 @@ def read_pickle(path: Path, dataset: Dataset) -> tuple[dict, np.ndarray, np.ndar
             x, y = content
             x, y = np.asarray(x), np.asarray(y).reshape(-1)
     except (KeyError, TypeError, ValueError) as error:
-        refuse(f"{path}: neither a list of dicts with 'instance' and 'class' nor a pair of poisons and labels ({error!r}); {mend}")
+        refuse(
+            f"{path}: neither a list of dicts with 'instance' and 'class' nor a pair of poisons and labels ({error!r});"
+            f" {mend}"
+        )
     return {"attack": path.resolve().parent.name}, x, y
 
 
 def read_mat(path: Path, dataset: Dataset) -> tuple[dict, np.ndarray, np.ndarray]:
-    """Settings (the attack alone), poisons and labels of a file of the slab attack (Steinhardt et al. 2017), as the paper's authors use it.
+    """Settings (the attack alone), poisons and labels of a file of the slab attack (Steinhardt et al. 2017), as the
+    paper's authors use it.
 
-    bestX [sets, poisons, features] and bestY [sets, poisons] in -1, +1 hold ten candidate sets, as an array or as a cell
-    array; the first is used, clipped to [0, 1], label -1 being class 0.
+    bestX [sets, poisons, features] and bestY [sets, poisons] in -1, +1 hold ten candidate sets, as an array or as a
+    cell array; the first is used, clipped to [0, 1], label -1 being class 0. The attack's name is the folder's, as for
+    a pickle.
     """
+    import scipy.io  # here: it takes a while, and few commands read such a file
+
     mend = "use one of the paper's files of the slab attack"
     try:
         if _unpacked_bytes(path) > NPZ_BYTES:
@@ -110,7 +126,7 @@ def read_mat(path: Path, dataset: Dataset) -> tuple[dict, np.ndarray, np.ndarray
     x, y = _first_set(stored["bestX"], 2), _first_set(stored["bestY"], 1)
     if x.dtype.kind not in "fiu" or y.dtype.kind not in "fiu" or not np.isin(y, (-1, 1)).all():
         refuse(f"{path}: bestX must hold numbers, and bestY only -1 and +1; {mend}")
-    return {"attack": "slabs"}, np.clip(x, 0, 1), (y.reshape(-1).astype(np.int64) + 1) // 2
+    return {"attack": path.resolve().parent.name}, np.clip(x, 0, 1), (y.reshape(-1).astype(np.int64) + 1) // 2
 
 
 def _unpacked_bytes(path: Path) -> int:

@@ -1,10 +1,11 @@
-"""The fixed-oracle attack (Steinhardt, Koh and Liang 2017, algorithm 1): poisons that pass both defences and are valid images.
+"""The fixed-oracle attack (Steinhardt et al. 2017, algorithm 1): poisons that pass both defences and are valid images.
 
-    for each of the epsilon n steps: the feasible point (x, y) of largest hinge loss on the model theta joins the poisons;
+    epsilon n times: the feasible point (x, y) of largest hinge loss on the model theta joins the poisons;
     z -= grad L_clean(theta) + epsilon grad loss(x, y; theta);    lambda = max(lambda, |z| / rho);    theta = z / lambda
 
-U* = min over the steps of L_clean(theta) + epsilon loss(x, y; theta) bounds from above what any attack of this budget and feasible set can make a
-model of norm rho lose in training: with that model's theta, no set of feasible poisons has a larger mean loss than its worst point.
+U* = min over the steps of L_clean(theta) + epsilon loss(x, y; theta) bounds from above what any attack of this budget
+and feasible set can make a model of norm rho lose in training: with that model's theta, no set of feasible poisons has
+a larger mean loss than its worst point.
 """
 
 from __future__ import annotations
@@ -15,15 +16,18 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from poisons import oracle
-from poisons.defences import Defence
-from poisons.hinge import hinge_gradient, hinge_loss
+from poisons.steinhardt import oracle
+from poisons.steinhardt.defences import Defence
+from poisons.steinhardt.hinge import hinge_gradient, hinge_loss
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """Poisons x, float64 [poisons, features] in [0, 1], with labels y; U*; the training loss on clean rows and poisons of the best model
-    found for it, per clean row; and the oracle's worst duality gap."""
+    """Poisons x, float64 [poisons, features] in [0, 1], with labels y, and what was measured.
+
+    upper_bound: U*; training_loss: per clean row, on clean rows and poisons, of the best model found for it;
+    worst_gap: the oracle's worst duality gap.
+    """
 
     x: np.ndarray
     y: np.ndarray
@@ -33,12 +37,18 @@ class Outcome:
 
 
 def craft(
-    x: np.ndarray, y: np.ndarray, defence: Defence, epsilon: float, rho: float, step_size: float, show: Callable[[int, float], None]
+    x: np.ndarray,
+    y: np.ndarray,
+    defence: Defence,
+    epsilon: float,
+    rho: float,
+    step_size: float,
+    show: Callable[[int, float], None],
 ) -> Outcome:
     """Craft round(epsilon * rows) poisons.
 
-    x: float [rows, features] in [0, 1]; y: [rows] in {0, 1}; rho: the bound on the norm of the model, its bias being one more coordinate;
-    step_size: eta, 1 / the first lambda; show: called with the step and the bound so far.
+    x: float [rows, features] in [0, 1]; y: [rows] in {0, 1}; rho: the bound on the norm of the model, its bias being
+    one more coordinate; step_size: eta, 1 / the first lambda; show: called with the step and the bound so far.
     """
     x = x.astype(np.float32)  # two products with all rows a step: half the bytes, half the time
     signs, steps = 2.0 * y - 1, round(epsilon * len(x))
@@ -52,7 +62,9 @@ def craft(
         found = []
         for label in (0, 1):
             sign = 2 * label - 1
-            point, gap = oracle.minimise(sign * theta, defence.means[label], defence.sphere_radii[label], axis, widths[label])
+            point, gap = oracle.minimise(
+                sign * theta, defence.means[label], defence.sphere_radii[label], axis, widths[label]
+            )
             worst_gap = max(worst_gap, gap)
             found.append((max(0.0, 1 - sign * (point @ theta + bias)), label, point))
         loss, label, point = max(found, key=lambda entry: entry[0])
@@ -61,7 +73,8 @@ def craft(
         upper_bound = min(upper_bound, hinge_loss(x, signs, everywhere, theta, bias) + epsilon * loss)
         gradient, gradient_bias = hinge_gradient(x, signs, everywhere, theta, bias)
         if loss > 0:
-            gradient, gradient_bias = gradient - epsilon * (2 * label - 1) * point, gradient_bias - epsilon * (2 * label - 1)
+            gradient = gradient - epsilon * (2 * label - 1) * point
+            gradient_bias = gradient_bias - epsilon * (2 * label - 1)
         total, total_bias = total - gradient, total_bias - gradient_bias
         scale = max(scale, math.hypot(np.linalg.norm(total), total_bias) / rho)
         show(step, upper_bound)
@@ -72,7 +85,10 @@ def craft(
 def trained_loss(
     x: np.ndarray, y: np.ndarray, poisons: np.ndarray, labels: np.ndarray, epsilon: float, rho: float, steps: int = 1000
 ) -> float:
-    """The smallest L_clean + epsilon L_poison that projected subgradient descent from zero finds over models of norm rho: the training loss of the attack."""
+    """The training loss of the attack: the smallest L_clean + epsilon L_poison of a model of norm rho.
+
+    It is what projected subgradient descent from zero finds.
+    """
     everyone = np.concatenate([x, poisons.astype(x.dtype)])
     signs = 2.0 * np.concatenate([y, labels]) - 1
     weights = np.concatenate([np.full(len(x), 1 / len(x)), np.full(len(poisons), epsilon / len(poisons))])
@@ -80,7 +96,10 @@ def trained_loss(
     for step in range(1, steps + 1):
         least = min(least, hinge_loss(everyone, signs, weights, theta, bias))
         gradient, gradient_bias = hinge_gradient(everyone, signs, weights, theta, bias)
-        length = 0.5 / (math.hypot(np.linalg.norm(gradient), gradient_bias) * math.sqrt(step))
+        size = math.hypot(np.linalg.norm(gradient), gradient_bias)
+        if size == 0:
+            break  # this is the minimum: every row is beyond its margin
+        length = 0.5 / (size * math.sqrt(step))
         theta, bias = theta - length * gradient, bias - length * gradient_bias
         shrink = min(1.0, rho / math.hypot(np.linalg.norm(theta), bias))
         theta, bias = shrink * theta, shrink * bias
