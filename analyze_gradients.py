@@ -7,9 +7,11 @@
 Writes beside each param_updates/
     mextracts_epoch.csv   no header; an epoch a line: l2 norm of the mean clean gradient, of the mean poison gradient
     aextracts_epoch.csv   no header; an epoch a line: cosine of the two
-    sextracts_epoch.csv   quantiles of the single examples' gradient norms (clean, poison) and of each poison's cosine to its batch's mean clean gradient
-and, where the folders of a set meet (all alphas, all patches, all models of a poison set), gradients[_<model>].png: all of it against the epoch.
-All are of the last layer's kernel; the means are those of sections 3 and 4 of the paper: a mean over each batch, then over the epoch.
+    sextracts_epoch.csv   quantiles of the single examples' gradient norms (clean, poison) and of each poison's cosine
+                          to its batch's mean clean gradient
+and, where the folders of a set meet (all alphas, all patches, all models of a poison set), gradients[_<model>].png: all
+of it against the epoch. All are of the last layer's kernel; the means are those of sections 3 and 4 of the paper: a
+mean over each batch, then over the epoch.
 """
 
 from __future__ import annotations
@@ -34,7 +36,9 @@ def main() -> None:
     for folder in options.folders:
         if not folder.is_dir():
             refuse(f"{folder}: no such folder; train with --record first")
-    recorded = sorted({found.parent for folder in options.folders or [layout.RESULTS] for found in folder.rglob(layout.PARAM_UPDATES)})
+    recorded = sorted(
+        {found.parent for folder in options.folders or [layout.RESULTS] for found in folder.rglob(layout.PARAM_UPDATES)}
+    )
     if not recorded:
         print("no recorded gradients here (param_updates folders); what was reduced before stands as it is")
     for folder in recorded:
@@ -54,17 +58,28 @@ def main() -> None:
 
 
 def reduce(folder: Path, epochs: list[dict[str, np.ndarray]]) -> tuple[float, float]:
-    """Write a folder's extracts from its recorded epochs; returns the mean norm ratio (poison over clean) and the mean cosine."""
-    magnitudes = np.array([(np.linalg.norm(epoch["clean_kernel"]), np.linalg.norm(epoch["poison_kernel"])) for epoch in epochs])
+    """Write a folder's extracts from its recorded epochs.
+
+    Returns the mean norm ratio (poison over clean) and the mean cosine.
+    """
+    magnitudes = np.array(
+        [(np.linalg.norm(epoch["clean_kernel"]), np.linalg.norm(epoch["poison_kernel"])) for epoch in epochs]
+    )
     cosines = np.array([cosine(epoch["clean_kernel"], epoch["poison_kernel"]) for epoch in epochs])
     write_csv(folder / layout.MAGNITUDES, None, magnitudes.tolist())
     write_csv(folder / layout.ORIENTATIONS, None, cosines[:, np.newaxis].tolist())
     written = [layout.MAGNITUDES, layout.ORIENTATIONS]
     if PER_EXAMPLE[0] in epochs[0]:  # the paper's layout has no single examples
         written.append(layout.PER_EXAMPLE)
-        quantiles = np.array([[value for name in PER_EXAMPLE for value in np.nanpercentile(epoch[name], QUANTILES)] for epoch in epochs])
-        write_csv(folder / layout.PER_EXAMPLE, PER_EXAMPLE_HEADER, [[number, *line] for number, line in enumerate(quantiles.tolist(), 1)])
-    cells.add(folder, layout.ANALYSIS_RESULTS, written)
+        quantiles = np.array(
+            [[value for name in PER_EXAMPLE for value in np.nanpercentile(epoch[name], QUANTILES)] for epoch in epochs]
+        )
+        write_csv(
+            folder / layout.PER_EXAMPLE,
+            PER_EXAMPLE_HEADER,
+            [[number, *line] for number, line in enumerate(quantiles.tolist(), 1)],
+        )
+    cells.add(folder, written)
     return float(np.mean(magnitudes[:, 1] / magnitudes[:, 0])), float(cosines.mean())
 
 
@@ -75,7 +90,8 @@ def cosine(a: np.ndarray, b: np.ndarray) -> float:
 
 
 def draw(path: Path, members: dict[str, Path]) -> None:
-    """Norms and cosines of the means and, where known, of the single examples, against the epoch: a line for each member of a set.
+    """Norms and cosines of the means and, where known, of the single examples, against the epoch: a line for each
+    member of a set.
 
     members: the folders of extracts by their names in the legend, at most seven.
     """
@@ -92,7 +108,9 @@ def draw(path: Path, members: dict[str, Path]) -> None:
             continue
         for axis, part in zip(examples, quantiles.transpose(1, 0, 2)):
             axis.plot(epochs, part[:, 2], label=name, **look)
-            axis.fill_between(epochs, part[:, 1], part[:, 3], color=look["color"], alpha=0.04 if axis is examples[2] else 0.12, lw=0)
+            axis.fill_between(
+                epochs, part[:, 1], part[:, 3], color=look["color"], alpha=0.04 if axis is examples[2] else 0.12, lw=0
+            )
     for axes, what in ((means, "of the mean gradients"), (examples, "of single examples (median, 25-75%)")):
         for axis, part in zip(axes, ("clean norms", "poison norms", "cosines")):
             axis.set(title=f"{part} {what}", xlabel="epoch")

@@ -1,20 +1,25 @@
 #!/usr/bin/env python3
-"""Targeted clean-label poisoning: re-train a clean model on poisons that are to make it take a target for another class (section 6 of the paper).
+"""Targeted clean-label poisoning: re-train a clean model on poisons that are to make it take a target for another class
+(section 6 of the paper).
 
     python3 attack_targets.py --network lr --mode oneshot --shaping 4:0.0025 --stop-at-first
         100 targets, each attacked with 1 of up to 100 poisons at a time -> results/tpoisoning/.../attack_w_<target>.csv
     python3 attack_targets.py --network lr --mode multipoison --task 3 --tasks 10
         every tenth target, from the third on, with 1, 2, ... 100 poisons together
     python3 attack_targets.py --network lr --mode oneshot --shaping undefended 4:0.025 --record
-        gradients of the re-training on which the undefended attack first succeeds -> results/analysis/tpoisoning/.../param_updates/
+        gradients of the re-training on which the undefended attack first succeeds
+        -> results/analysis/tpoisoning/.../param_updates/
 
-All trials of a target are replicas of one stack. Targets are test rows of the base class that the undefended clean model classifies correctly; models
-and poisons are made where they are missing. What is finished is not run again, and a target that another process is at is left to it.
+All trials of a target are replicas of one stack. Targets are test rows of the base class that the undefended clean
+model classifies correctly; models and poisons are made where they are missing. What is finished is not run again, and a
+target that another process is at is left to it.
 """
 
 from __future__ import annotations
 
+import csv
 import dataclasses
+import io
 import sys
 import threading
 import time
@@ -27,23 +32,30 @@ import datasets
 from command_line import COUNT, INDEX, POSITIVE, SEED, Parser, refuse, run
 from files import Lock, write_csv
 from models import baselines, device, memory
-from models.protocols import UNDEFENDED, Shaping, protocol, shaping
-from models.trainer import Cell, Trainer, Training, cells_of
+from models.protocols import NETWORKS
+from models.shaping import UNDEFENDED, Shaping, shaping
+from models.trainer import Cell, Trainer, Training
 from poisons import poison_set, shafahi
+from poisons.crafting import add_options
 from results import cells, layout, param_updates
 
-TARGETS, EPOCHS = 100, 50  # the paper's: targets, and epochs of re-training
+TARGETS = 100  # the paper's
 MODES = ("oneshot", "multipoison")
 HEADER = (
-    "target", "poison", "success", "base_prob_before", "target_prob_before", "base_prob_after", "target_prob_after", "epoch", "test_acc", "epsilon",
+    "target", "poison", "success", "base_prob_before", "target_prob_before", "base_prob_after", "target_prob_after",
+    "epoch", "test_acc", "epsilon",
 )  # fmt: skip
 ANALYSIS_HEADER = ("epoch", "base_class", "target_class", "target", "n_poison", "baseline_acc", "test_acc", "success")
-POISON_HEADER = ("base_row", "poison", "target")  # what the poison looks like, a feature a line; the first of the base rows
+# What the poison looks like, a feature a line, beside the first of the base rows
+POISON_HEADER = ("base_row", "poison", "target")
 
 
 @dataclass
 class Attack:
-    """An attack on one clean model: all that its targets share. classes: the targets' own and the wanted one; most: how many trials a stack may have."""
+    """An attack on one clean model: all that its targets share.
+
+    Classes: the targets' own and the wanted one; most: how many trials a stack may have.
+    """
 
     dataset: datasets.Dataset
     training: Training
@@ -62,7 +74,9 @@ class Attack:
     def poisons(self, target: int) -> poison_set.PoisonSet:
         """The target's poisons, crafted where they are missing."""
         with self.one_at_a_time:
-            path, _ = shafahi.poison_file(self.crafter, self.dataset, self.training.network, self.victim, target, self.classes, self.budget)
+            path, _ = shafahi.poison_file(
+                self.crafter, self.dataset, self.training.network, self.victim, target, self.classes, self.budget
+            )
         return poison_set.load(path, self.dataset)
 
     def probabilities(self, target: int) -> np.ndarray:
@@ -72,20 +86,30 @@ class Attack:
         exponentials = np.exp(logits - logits.max())
         return exponentials / exponentials.sum()
 
-    def cell(self, folder: Path, target: int, poisons: poison_set.PoisonSet) -> Cell:
-        """What the results of a target are checked by."""
-        more = {
-            "attack": shafahi.ATTACK, "dataset_name": self.dataset.name, "mode": self.mode, "target": target, "base_class": self.classes[0],
-            "target_class": self.classes[1], "budget": self.budget.name, "poisons": self.budget.poisons, "poison_sha256": poisons.file_sha256,
-            "model": self.victim.name, "model_sha256": self.victim.sha256, "baseline_acc": self.victim.accuracy, "stop_at_first": self.stop_at_first,
+    def cell(self, target: int, poisons: poison_set.PoisonSet, recorded_trial: int | None = None) -> Cell:
+        """The trials of a target, or the one re-training whose gradients are recorded: where they go and what they are
+        checked by.
+        """
+        rate = self.training.learning_rate(self.shaping, self.learning_rate)
+        settings = {
+            **self.training.settings(self.shaping, rate), "attack": shafahi.NAME, "mode": self.mode, "target": target,
+            "base_class": self.classes[0], "target_class": self.classes[1], "budget": self.budget.name,
+            "poisons": self.budget.poisons,
+            "clean_rows": poisons.clean_rows, "poison_sha256": poisons.file_sha256, "model": self.victim.name,
+            "model_sha256": self.victim.sha256, "baseline_acc": self.victim.accuracy,
+            "stop_at_first": self.stop_at_first,
         }  # fmt: skip
-        return cells_of(self.training, [self.shaping], self.learning_rate, lambda _: folder, more)[0]
+        if recorded_trial is not None:
+            settings["trial"] = recorded_trial
+        settings["dump"] = None if recorded_trial is None else "npz"
+        return Cell(self.shaping, rate, self.victim.name, settings)
 
 
 def main() -> None:
     options = parse()
     dataset = datasets.load(options.dataset)
-    shafahi.check_attack(options, dataset)
+    Training.published(dataset.name, options.network)  # refuses a network that the paper does not train on the data set
+    shafahi.check(options, dataset)
     workers = device.start(options.gpu, -(-(len(options.target) or options.targets) // options.tasks), options.cores)
     targets = options.target or choose_targets(options, dataset)
     if options.list:
@@ -100,40 +124,71 @@ def main() -> None:
         return
     for chosen in options.shaping:
         attack = attack_on(options, dataset, chosen)
-        attack.most = memory.replicas(options.memory, workers, options.network, dataset, options.budget.poisons, attack.training.batch_size)
+        attack.most = memory.replicas(
+            options.memory, workers, options.network, dataset, options.poisons, attack.training.batch_size
+        )
         attack_all(attack, targets[options.task - 1 :: options.tasks], workers)
 
 
 def parse():
     parser = Parser(__doc__)
-    shafahi.add_attack_options(parser)
-    parser.add_argument("--mode", required=True, choices=MODES, help="one poison at a time, or the k nearest together for k = 1, 2, ...")
+    networks = tuple(name for name, network in NETWORKS.items() if not network.filters)
+    names = f"one of {', '.join(datasets.NAMES)} (default: %(default)s)"
+    parser.add_argument("--dataset", default="purchases", help=names)
+    parser.add_argument("--network", required=True, choices=networks)
+    add_options(parser, shafahi.OPTIONS)
+    parser.add_argument(
+        "--learning-rate",
+        type=POSITIVE,
+        help="of the clean model and its re-training (default: the paper's, twice as high under DP-SGD)",
+    )
+    parser.add_argument(
+        "--gpu", type=int, metavar="INDEX", help="CUDA device (default: any; the CPU where there is none)"
+    )
+    parser.add_argument(
+        "--mode", required=True, choices=MODES, help="one poison at a time, or the k nearest together for k = 1, 2, ..."
+    )
     parser.add_argument(
         "--shaping",
         type=shaping,
         nargs="+",
         default=[UNDEFENDED],
-        help="attacked models: undefended, a clip norm, or clip norm:noise multiplier",
+        help="attacked models, as train.py reads it (default: undefended)",
     )
     parser.add_argument("--targets", type=COUNT, default=TARGETS, help="how many (default: %(default)s)")
     parser.add_argument("--target", type=INDEX, nargs="+", default=[], help="these rows of the test set instead")
-    parser.add_argument("--epochs", type=COUNT, default=EPOCHS, help="of re-training (default: %(default)s)")
     parser.add_argument(
-        "--stop-at-first", action="store_true", help="end a target at its first success, as the paper does (default: run every trial)"
+        "--epochs", type=COUNT, default=layout.RETRAIN_EPOCHS, help="of re-training (default: %(default)s)"
     )
-    parser.add_argument("--task", type=COUNT, default=1, help="which part of the targets to attack (default: %(default)s)")
-    parser.add_argument("--tasks", type=COUNT, default=1, help="into how many parts they are dealt out (default: %(default)s)")
+    parser.add_argument(
+        "--stop-at-first",
+        action="store_true",
+        help="end a target at its first success, as the paper does (default: run every trial)",
+    )
+    parser.add_argument(
+        "--task", type=COUNT, default=1, help="which part of the targets to attack (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--tasks", type=COUNT, default=1, help="into how many parts they are dealt out (default: %(default)s)"
+    )
     parser.add_argument("--list", action="store_true", help="print the targets, and attack none")
     parser.add_argument("--record", action="store_true", help="record the gradients of one re-training instead")
     parser.add_argument("--cores", type=COUNT, help="CPU cores to use (default: all that the process may)")
     parser.add_argument(
-        "--memory", type=POSITIVE, metavar="GIB", help="stay below so much, with fewer trials at once (default: a quarter of the machine's)"
+        "--memory",
+        type=POSITIVE,
+        metavar="GIB",
+        help="stay below so much, with fewer trials at once (default: a quarter of the machine's)",
     )
-    parser.add_argument("--seed", type=SEED, default=layout.SEED, help="of order and noise of the re-training (default: %(default)s)")
+    parser.add_argument(
+        "--seed", type=SEED, default=layout.SEED, help="of order and noise of the re-training (default: %(default)s)"
+    )
     options = parser.parse_args()
-    shafahi.finish_attack_options(options)
     if options.task > options.tasks:
-        refuse(f"--task {options.task}: there are {options.tasks} tasks; choose one of 1 to {options.tasks}, or raise --tasks")
+        refuse(
+            f"--task {options.task}: there are {options.tasks} tasks; choose one of 1 to {options.tasks}, or raise"
+            " --tasks"
+        )
     if options.record and options.mode != "oneshot":
         refuse(f"--record: the recorded re-training has one poison; use --mode oneshot, not {options.mode}")
     options.target, options.shaping = list(dict.fromkeys(options.target)), list(dict.fromkeys(options.shaping))
@@ -142,39 +197,34 @@ def parse():
 
 def attack_on(options, dataset: datasets.Dataset, chosen: Shaping) -> Attack:
     """The attack on the clean model of one shaping, which is trained where it is missing."""
-    published = protocol(options.dataset, options.network)
-    training = Training(options.dataset, options.network, "stack", published.optimizer, published.batch_size, options.epochs, options.seed)
+    training = Training.published(dataset.name, options.network, options.epochs, seed=options.seed)
     victim = baselines.baseline(training, dataset, chosen, options.learning_rate)
     classes = (options.base_class, options.target_class)
     stop = options.stop_at_first or options.record
-    return Attack(dataset, training, chosen, options.learning_rate, victim, classes, options.budget, options.mode, stop)
+    budget = shafahi.budget_of(options)
+    return Attack(dataset, training, chosen, options.learning_rate, victim, classes, budget, options.mode, stop)
 
 
 def choose_targets(options, dataset: datasets.Dataset) -> list[int]:
-    """The first test rows of the base class that the paper's undefended clean model of the network classifies correctly: the same for all shapings."""
-    published = protocol(options.dataset, options.network)
-    training = Training(options.dataset, options.network, "stack", published.optimizer, published.batch_size, published.epochs, layout.SEED)
+    """The first test rows of the base class that the paper's undefended clean model of the network classifies
+    correctly: the same for all shapings.
+    """
+    training = Training.published(dataset.name, options.network)
     right = baselines.baseline(training, dataset).hits(dataset.x_test, dataset.y_test)[0]
     found = np.flatnonzero(right & (dataset.y_test == options.base_class))
     if len(found) < options.targets:
         refuse(
-            f"--targets {options.targets}: {len(found)} test rows of class {options.base_class} are classified correctly; ask for {len(found)} at most"
+            f"--targets {options.targets}: {len(found)} test rows of class {options.base_class} are classified"
+            f" correctly; ask for {len(found)} at most"
         )
     return found[: options.targets].tolist()
 
 
-def results_file(attack: Attack, target: int) -> Path:
-    budget, epochs = shafahi.budget_folder(attack.budget, attack.classes[1]), attack.training.epochs
-    if epochs != EPOCHS:
-        budget += f"_epochs_{epochs}"
-    model = layout.seeded(attack.victim.name, attack.training.seed)
-    return layout.targeted_results(shafahi.ATTACK, attack.mode, attack.dataset.name, model, budget, target)
-
-
 def attack_all(attack: Attack, targets: list[int], workers: int) -> None:
     """Attack the targets, each worker one at a time with a stack of its own."""
-    folder = results_file(attack, 0).parent
-    folder.mkdir(parents=True, exist_ok=True)
+    if not targets:  # more tasks than targets
+        return
+    folder = attack.cell(targets[0], attack.poisons(targets[0])).path.parent
     locks, mine = Lock(folder / "attack_w.lock"), threading.local()
     label = f"{attack.mode}, {attack.victim.name}"
 
@@ -195,37 +245,61 @@ def attack_all(attack: Attack, targets: list[int], workers: int) -> None:
 
 
 def attack_target(attack: Attack, target: int, mine: threading.local) -> tuple[list[dict], float]:
-    """Run a target's trials, unless they are finished; returns the lines of its CSV file, all text, and the seconds it took.
+    """Run a target's trials, unless they are finished.
+
+    Returns the lines of its CSV file, all text, and the seconds it took.
 
     mine: keeps the calling thread's stack from target to target.
     """
     from models import trials
 
-    path, poisons = results_file(attack, target), attack.poisons(target)
-    cell = attack.cell(path.parent, target, poisons)
-    whole = {**cell.settings, "stop_at_first": False}  # every trial was run: that answers a request for the first success, too
-    if cells.finished(path.parent, path.name, cell.settings) or cells.finished(path.parent, path.name, whole):
-        return cells.read(path), 0.0
+    poisons = attack.poisons(target)
+    cell = attack.cell(target, poisons)
+    path = cell.path
+    whole = {
+        **cell.settings,
+        "stop_at_first": False,
+    }  # every trial was run: that answers a request for the first success, too
+    if cells.finished(path, cell.settings) or cells.finished(path, whole):
+        return lines_of(path), 0.0
     began = time.monotonic()
     if getattr(mine, "attack", None) is not attack:
         shapings = [attack.shaping] * max(len(group) for group in trials.groups(attack.budget.poisons, attack.most))
-        mine.engine = trials.stack.Stack(attack.victim.model, shapings, attack.training.optimizer, cell.learning_rate, attack.training.seed)
+        mine.engine = trials.stack.Stack(
+            attack.victim.model, shapings, attack.training.optimizer, cell.learning_rate, attack.training.seed
+        )
         mine.attack = attack
     setting = trials.Setting(
-        attack.dataset, attack.mode, attack.training.batch_size, attack.training.epochs, attack.training.seed, attack.most
+        attack.dataset,
+        attack.mode,
+        attack.training.batch_size,
+        attack.training.epochs,
+        attack.training.seed,
+        attack.most,
     )
     x_target, target_class = attack.dataset.x_test[target], attack.classes[1]
-    ended = trials.run(mine.engine, setting, poisons.x, poisons.y, x_target, target_class, len(poisons.y), attack.stop_at_first)
+    ended = trials.run(
+        mine.engine, setting, poisons.x, poisons.y, x_target, target_class, len(poisons.y), attack.stop_at_first
+    )
     before, batch_size = attack.probabilities(target), attack.training.batch_size
     rows = len(attack.dataset.y_train) + (1 if attack.mode == "oneshot" else len(poisons.y))
     lines = []
     for trial in ended:
-        probabilities = [float(f"{model[label]:.8g}") for model in (before, trial.probabilities) for label in attack.classes]
+        probabilities = [
+            float(f"{model[label]:.8g}") for model in (before, trial.probabilities) for label in attack.classes
+        ]
         spent = cell.epsilon(rows // batch_size * batch_size, trial.epoch)  # what is left over joins the last batch
-        lines.append([target, trial.poison, trial.success, *probabilities, trial.epoch, round(trial.test_acc, 6), spent])
+        lines.append(
+            [target, trial.poison, trial.success, *probabilities, trial.epoch, round(trial.test_acc, 6), spent]
+        )
     seconds = time.monotonic() - began
-    cells.write(path.parent, path.name, HEADER, lines, cell.settings, {"wall_seconds": round(seconds, 3)})
-    return cells.read(path), seconds
+    cells.write(path, HEADER, lines, cell.settings, {"wall_seconds": round(seconds, 3)})
+    return lines_of(path), seconds
+
+
+def lines_of(path: Path) -> list[dict]:
+    """The lines of a target's finished trials, all text."""
+    return list(csv.DictReader(io.StringIO(cells.find(path).text)))
 
 
 def success_of(lines: list[dict]) -> dict | None:
@@ -234,31 +308,43 @@ def success_of(lines: list[dict]) -> dict | None:
 
 
 def first_success(attack: Attack, targets: list[int]) -> tuple[int, int]:
-    """The first target that the undefended oneshot attack hits, and the number of the poison; runs what is not finished, and refuses when none is hit."""
+    """The first target that the undefended oneshot attack hits, and the number of the poison.
+
+    Runs what is not finished, and refuses when none is hit.
+    """
     mine = threading.local()
     for target in targets:
         hit = success_of(attack_target(attack, target, mine)[0])
         if hit:
             return target, int(hit["poison"])
-    refuse(f"--record: the undefended attack succeeds on none of {len(targets)} targets; give more with --targets or --poisons")
+    refuse(
+        f"--record: the undefended attack succeeds on none of {len(targets)} targets; give more with --targets or"
+        " --poisons"
+    )
 
 
 def record(attack: Attack, target: int, poison: int) -> None:
-    """Re-train a clean model on one of the target's poisons, over all epochs, and keep the gradients of clean and poison rows."""
+    """Re-train a clean model on one of the target's poisons, over all epochs, and keep the gradients of clean and
+    poison rows.
+    """
     from models import trials
 
-    folder = layout.targeted_analysis(shafahi.ATTACK, attack.dataset.name, layout.seeded(attack.victim.name, attack.training.seed))
     poisons = attack.poisons(target)
     poisons = dataclasses.replace(poisons, x=poisons.x[poison - 1 : poison], y=poisons.y[poison - 1 : poison])
     if not len(poisons.y):
         refuse(
-            f"--record: {attack.victim.name} has no poison {poison} of target {target} within the feature distance; give another --target"
+            f"--record: {attack.victim.name} has no poison {poison} of target {target} within the feature"
+            " distance; give another --target"
         )
+    cell = attack.cell(target, poisons, poison)
+    folder = cell.path.parent
     base = attack.dataset.x_train[shafahi.base_rows(attack.dataset.y_train, attack.classes[1], 1)[0]]
-    write_csv(folder / layout.POISON, POISON_HEADER, zip(*(row.tolist() for row in (base, poisons.x[0], attack.dataset.x_test[target]))))
-    cell = attack.cell(folder, target, poisons)
-    cell.settings["poison"] = poison
-    if cells.finished(folder, layout.ANALYSIS_RESULTS, cell.settings):
+    write_csv(
+        folder / layout.POISON,
+        POISON_HEADER,
+        zip(*(row.tolist() for row in (base, poisons.x[0], attack.dataset.x_test[target]))),
+    )
+    if cells.finished(cell.path, cell.settings):
         print(f"{folder}: finished before", file=sys.stderr)
         return
     cells.begin(folder)
@@ -270,9 +356,11 @@ def record(attack: Attack, target: int, poison: int) -> None:
         engine, rows, f"target {target}, {attack.victim.name}", record=True, short_last=False
     ):
         success = engine.probabilities(attack.dataset.x_test[target].reshape(1, -1))[0, 0].argmax() == attack.classes[1]
-        lines.append([epoch, *attack.classes, target, 1, attack.victim.accuracy, round(float(accuracies[0]), 6), bool(success)])
+        lines.append(
+            [epoch, *attack.classes, target, 1, attack.victim.accuracy, round(float(accuracies[0]), 6), bool(success)]
+        )
         param_updates.write_epoch(folder / layout.PARAM_UPDATES, epoch, gradients, 0)
-    cells.write(folder, layout.ANALYSIS_RESULTS, ANALYSIS_HEADER, lines, cell.settings, {})
+    cells.write(cell.path, ANALYSIS_HEADER, lines, cell.settings, {})
 
 
 if __name__ == "__main__":

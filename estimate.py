@@ -3,8 +3,8 @@
 
     python3 estimate.py
 
-Four kinds of training steps are timed and compared with the same steps on the machine on which the parts were measured (2 cores of an AMD EPYC with
-AVX-512); each part is scaled by its kind. Parts that are finished take no time again.
+Four kinds of training steps are timed and compared with the same steps on the machine on which the parts were measured
+(2 cores of an AMD EPYC with AVX-512); each part is scaled by its kind. Parts that are finished take no time again.
 """
 
 from __future__ import annotations
@@ -52,23 +52,28 @@ def timings() -> dict[str, Callable[[], None]]:
     import numpy as np
 
     from models import minibatches, networks, stack
-    from models.protocols import PROTOCOLS, Shaping
+    from models.protocols import protocol
+    from models.shaping import UNDEFENDED, Shaping
+    from results.layout import SUBTASK
 
-    def epoch_of(dataset: str, network: str, shape: tuple, classes: int, shaping: Shaping, replicas: int, steps: int) -> Callable[[], None]:
-        protocol, rng = PROTOCOLS[dataset, network], np.random.default_rng(0)
-        count = protocol.batch_size * steps
+    def epoch_of(
+        dataset: str, network: str, shape: tuple, classes: int, shaping: Shaping, replicas: int, steps: int
+    ) -> Callable[[], None]:
+        published, rng = protocol(dataset, network), np.random.default_rng(0)
+        count = published.batch_size * steps
         x, y = rng.random((count, *shape), np.float32), rng.integers(0, classes, count).astype(np.int32)
         rows = minibatches.Rows.of(x, y, np.zeros(count, bool), replicas)
         model = networks.build(network, shape, classes, 0)
-        engine = stack.Stack(model, [shaping] * replicas, protocol.optimizer, protocol.learning_rate, 0)
-        return lambda: (engine.train_epoch(rows, minibatches.shuffled(rows, protocol.batch_size, 0, 1)), engine.weights(0))
+        engine = stack.Stack(model, [shaping] * replicas, published.optimizer, published.learning_rate, 0)
+        batches = minibatches.shuffled(rows, published.batch_size, 0, 1)
+        return lambda: (engine.train_epoch(rows, batches), engine.weights(0))
 
     image = (28, 28, 1)
     return {
-        "subtask": epoch_of("subtask", "lr", image, 2, Shaping(4.0, 0.1), 21, 200),
-        "baskets": epoch_of("purchases", "lr", (100,), 100, Shaping(0.1), 100, 100),
-        "shallow-mlp": epoch_of("fashion_mnist", "shallow-mlp", image, 10, Shaping(), 6, 100),
-        "badnet": epoch_of("fashion_mnist", "badnet", image, 10, Shaping(), 1, 50),
+        "subtask": epoch_of(SUBTASK, "lr", image, 2, Shaping.clip(4.0, 0.1), 21, 200),
+        "baskets": epoch_of("purchases", "lr", (100,), 100, Shaping.clip(0.1), 100, 100),
+        "shallow-mlp": epoch_of("fashion_mnist", "shallow-mlp", image, 10, UNDEFENDED, 6, 100),
+        "badnet": epoch_of("fashion_mnist", "badnet", image, 10, UNDEFENDED, 1, 50),
     }
 
 

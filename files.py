@@ -40,9 +40,11 @@ def writing(path: Path, mode: str = "w") -> Iterator[IO]:
 
 
 class Lock:
-    """Locks on numbered pieces of a work that several processes share: each is held by one process, until it releases it or ends, however it ends.
+    """Locks on numbered pieces of a work that several processes share: each is held by one process, until it releases
+    it or ends, however it ends.
 
-    All of them are byte ranges of one empty file, which may lie on a network file system. A process must have one Lock of a file at a time.
+    All of them are byte ranges of one empty file, which may lie on a network file system. A process must have one Lock
+    of a file at a time.
     """
 
     def __init__(self, path: Path) -> None:
@@ -65,13 +67,24 @@ class Lock:
             return error.errno not in (errno.EACCES, errno.EAGAIN)
         return True
 
+    def take_all(self) -> bool:
+        """Take every piece at once; False when another process has any of them."""
+        try:
+            fcntl.lockf(self.stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            return error.errno not in (errno.EACCES, errno.EAGAIN)
+        return True
+
     def release(self, number: int) -> None:
         with contextlib.suppress(OSError):
             fcntl.lockf(self.stream, fcntl.LOCK_UN, 1, number)
 
 
 def write_csv(path: Path, header: Iterable[str] | None, rows: Iterable[Iterable]) -> None:
-    """Write `rows` to `path`, under a line of column names unless `header` is None. Floats are written as repr: nothing is lost."""
+    """Write `rows` to `path`, under a line of column names unless `header` is None.
+
+    Floats are written as repr: nothing is lost.
+    """
     with writing(path) as stream:
         writer = csv.writer(stream, lineterminator="\n")
         if header is not None:
@@ -82,11 +95,12 @@ def write_csv(path: Path, header: Iterable[str] | None, rows: Iterable[Iterable]
 def write_json(path: Path, content: dict) -> None:
     """Write `content` to `path` as indented JSON, keys in the order given, and last a checksum of them all."""
     with writing(path) as stream:
-        stream.write(json.dumps({**content, "checksum": _checksum(content)}, indent=2) + "\n")
+        stream.write(json.dumps({**content, "checksum": checksum(content)}, indent=2) + "\n")
 
 
 def read_json(path: Path) -> dict | None:
-    """The JSON object in `path` without its checksum, or None when the file is missing, no JSON object, or not what its checksum says.
+    """The JSON object in `path` without its checksum, or None when the file is missing, no JSON object, or not what its
+    checksum says.
 
     One without a checksum is taken as it is.
     """
@@ -96,11 +110,12 @@ def read_json(path: Path) -> dict | None:
         return None
     if not isinstance(content, dict):
         return None
-    checksum = content.pop("checksum", None)
-    return content if checksum in (None, _checksum(content)) else None
+    known = content.pop("checksum", None)
+    return content if known in (None, checksum(content)) else None
 
 
-def _checksum(content: dict) -> str:
+def checksum(content: dict) -> str:
+    """The SHA-256 of a JSON object, whatever the order of its keys."""
     return sha256(json.dumps(content, sort_keys=True).encode())
 
 
@@ -124,13 +139,22 @@ def read_npz(path: Path) -> dict[str, np.ndarray]:
             return {member.filename.removesuffix(".npy"): _read_npy(archive, member) for member in archive.infolist()}
     except FileNotFoundError:
         raise Unreadable("missing") from None
-    except (OSError, ValueError, EOFError, NotImplementedError, RuntimeError, MemoryError, zipfile.BadZipFile, zlib.error) as error:
+    except (
+        OSError,
+        ValueError,
+        EOFError,
+        NotImplementedError,
+        RuntimeError,
+        MemoryError,
+        zipfile.BadZipFile,
+        zlib.error,
+    ) as error:
         # what zipfile raises for a foreign compression or an encrypted member is a NotImplementedError or RuntimeError
         raise Unreadable(f"truncated, damaged, or not an npz file ({error})") from None
 
 
 def _read_npy(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> np.ndarray:
-    """An array of an archive, its header checked against its size first: np.load would allocate what the header says."""
+    """An array of an archive, its header checked against its size first: np.load would allocate what it says."""
     with archive.open(member) as stream:
         version = np.lib.format.read_magic(stream)
         readers = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
@@ -148,7 +172,9 @@ def _read_npy(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> np.ndarray:
 
 
 def write_npz(path: Path, arrays: dict[str, np.ndarray]) -> None:
-    """Write arrays to a compressed npz file whose bytes depend on nothing but the arrays (np.savez stamps the time of day)."""
+    """Write arrays to a compressed npz file whose bytes depend on nothing but the arrays (np.savez stamps the time of
+    day).
+    """
     with writing(path, "wb") as stream, zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED, compresslevel=9) as archive:
         for name, array in arrays.items():
             member = zipfile.ZipInfo(f"{name}.npy", date_time=(1980, 1, 1, 0, 0, 0))
@@ -165,6 +191,11 @@ def sha256(*parts: bytes) -> str:
         digest.update(len(part).to_bytes(8, "little"))
         digest.update(part)
     return digest.hexdigest()
+
+
+def text_sha256(text: str) -> str:
+    """The SHA-256 of a text file with this content, in hexadecimal."""
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def file_sha256(path: Path) -> str:

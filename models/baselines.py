@@ -1,4 +1,4 @@
-"""Clean models: training and keeping them, and the baseline that a poisoned training is compared with or starts from."""
+"""Clean models: training and keeping them, and the baseline that a poisoned training is compared with or begins at."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from command_line import refuse
 from datasets import Dataset
 from files import Lock, file_sha256
 from models import checkpoints
-from models.protocols import UNDEFENDED, Shaping, protocol
-from models.trainer import Cell, Trainer, Training, cells_of, stacks, training_accuracies
+from models.shaping import UNDEFENDED, Shaping
+from models.trainer import Cell, Trainer, Training, stacks, training_accuracies
 from results import cells, layout
 
 HISTORY_HEADER = ("epoch", "test_acc", "train_acc", "epsilon")
@@ -24,18 +24,25 @@ HISTORY_HEADER = ("epoch", "test_acc", "train_acc", "epsilon")
 class Baseline:
     """A clean model, its test accuracy, and the SHA-256 of its file.
 
-    name: of the model's folder; suffix: what stands behind the names of trainings that use it.
+    name: of the model's folder; own: whether a user gave it.
     """
 
     model: object
     accuracy: float
     sha256: str
     name: str
-    suffix: str = ""
+    own: bool = False
+
+    @property
+    def suffix(self) -> str:
+        """What stands behind the names of trainings that use it."""
+        return f"_from_{self.sha256[:8]}" if self.own else ""
 
     def hits(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
         """Which rows the model classifies correctly, bool [1, rows]; x: float32 [rows, features]; y: int32 [rows]."""
-        return (self.model.predict(x.reshape(-1, *self.model.input_shape[1:]), batch_size=500, verbose=0).argmax(1) == y)[np.newaxis]
+        return (
+            self.model.predict(x.reshape(-1, *self.model.input_shape[1:]), batch_size=500, verbose=0).argmax(1) == y
+        )[np.newaxis]
 
 
 def train_clean(
@@ -45,13 +52,12 @@ def train_clean(
 
     most: how many replicas a stack may have.
     """
-    for group in stacks(training.network, clean_cells(training, dataset, shapings, learning_rate), most):
+    for group in stacks(training.network, clean_cells(training, shapings, learning_rate), most):
         if all(kept_folder(cell) for cell in group):
             continue
         lock = Lock(layout.MODELS / "train.lock")
-        lock.take(
-            Lock.number(group[0].folder.resolve().parent / training.network), wait=True
-        )  # until another process that trains the same is through
+        # until another process that trains the same is through
+        lock.take(Lock.number(folder_of(group[0]).resolve().parent / training.network), wait=True)
         todo = [cell for cell in group if kept_folder(cell) is None]
         if not todo:
             continue
@@ -63,80 +69,110 @@ def train_clean(
             for replica, accuracy in enumerate(accuracies):
                 if accuracy > best[replica][0]:
                     best[replica] = (accuracy, engine.weights(replica))
-        diverged = [cell.shaping for replica, cell in enumerate(group) if cell in todo and np.isnan(history[-1][0][replica])]
+        diverged = [
+            cell.shaping for replica, cell in enumerate(group) if cell in todo and np.isnan(history[-1][0][replica])
+        ]
         for replica, cell in enumerate(group):
             if cell in todo and cell.shaping not in diverged:
                 lines = [[round(float(values[replica]), 6) for values in accuracies] for accuracies in history]
                 keep_model(training, dataset, cell, lines, best[replica][1], engine.weights(replica))
         if diverged:
-            names = ", ".join(f"clip norm {shaping.clip_norm:g}" if shaping.defended else "undefended" for shaping in diverged)
-            refuse(f"clean {training.network}, {names}: diverged (weights that are no numbers), not kept; give a lower --learning-rate")
+            names = ", ".join(shaping.text for shaping in diverged)
+            refuse(
+                f"clean {training.network}, {names}: diverged (weights that are no numbers), not kept; give a"
+                " lower --learning-rate"
+            )
 
 
-def clean_cells(training: Training, dataset: Dataset, shapings: list[Shaping], learning_rate: float | None) -> list[Cell]:
-    """The cells of clean models; a defended one's folder still lacks what it will have reached (`layout.reached_suffix`)."""
+def clean_cells(training: Training, shapings: list[Shaping], learning_rate: float | None) -> list[Cell]:
+    """The cells of clean models."""
+    cells = []
+    for shaping in shapings:
+        rate = training.learning_rate(shaping, learning_rate)
+        cells.append(Cell(shaping, rate, training.model_name(shaping, rate), training.settings(shaping, rate)))
+    return cells
 
-    def place(model: str) -> Path:
-        return layout.model_folder(models_of(dataset, training), model)
 
-    return cells_of(training, shapings, learning_rate, place, {})
-
-
-def models_of(dataset: Dataset, training: Training) -> str:
-    """The folder of a data set's models: its name on the command line, but that of the purchases' stand-in."""
-    return dataset.name if training.dataset == "purchases" else training.dataset
+def folder_of(cell: Cell) -> Path:
+    """The folder of a clean model; a defended one's still lacks what it will have reached (`layout.reached_suffix`)."""
+    return layout.model_folder(cell.settings["dataset"], cell.name)
 
 
 def kept_folder(cell: Cell) -> Path | None:
-    """Where the clean model of a cell lies, None where there is no whole one; refuses one that was trained otherwise or damaged."""
-    found = sorted(cell.folder.parent.glob(f"{cell.folder.name}_epoch_*")) if cell.shaping.defended else [cell.folder]
+    """Where the clean model of a cell lies, None where there is no whole one.
+
+    Refuses one that was trained otherwise or damaged.
+    """
+    folder = folder_of(cell)
+    found = sorted(folder.parent.glob(f"{folder.name}_epoch_*")) if cell.shaping.defended else [folder]
     whole = [folder for folder in found if checkpoints.config(folder, cell.settings) is not None]
     return whole[0] if whole else None
 
 
 def keep_model(
-    training: Training, dataset: Dataset, cell: Cell, history: list[list[float]], best_weights: list, final_weights: list
+    training: Training,
+    dataset: Dataset,
+    cell: Cell,
+    history: list[list[float]],
+    best_weights: list,
+    final_weights: list,
 ) -> None:
     """Write a clean model's folder; history: its test and training accuracy after each epoch."""
     from models import networks
 
-    lines = [(epoch, test, train, cell.epsilon(len(dataset.y_train), epoch)) for epoch, (test, train) in enumerate(history, 1)]
+    lines = [
+        (epoch, test, train, cell.epsilon(len(dataset.y_train), epoch))
+        for epoch, (test, train) in enumerate(history, 1)
+    ]
     models = {}
     for name, weights in ((checkpoints.BEST, best_weights), (checkpoints.FINAL, final_weights)):
         models[name] = networks.build(training.network, dataset.shape, dataset.classes, training.seed)
         models[name].set_weights(weights)
     best = max(lines, key=lambda line: line[1])  # the first of the best
-    reached = {"best_epoch": best[0], "best_test_acc": best[1], "final_test_acc": lines[-1][1], "final_epsilon": str(lines[-1][3])}
-    folder = cell.folder
+    reached = {
+        "best_epoch": best[0],
+        "best_test_acc": best[1],
+        "final_test_acc": lines[-1][1],
+        "final_epsilon": str(lines[-1][3]),
+    }
+    folder = folder_of(cell)
     if cell.shaping.defended:
         folder = folder.with_name(folder.name + layout.reached_suffix(best[0], best[1], best[3]))
     checkpoints.save(folder, models, {**cell.settings, **reached, "versions": cells.versions()}, HISTORY_HEADER, lines)
     print(f"{folder}: best test accuracy {best[1]:.4f} at epoch {best[0]}, final {lines[-1][1]:.4f}")
 
 
-def baseline(training: Training, dataset: Dataset, shaping: Shaping = UNDEFENDED, learning_rate: float | None = None) -> Baseline:
+def baseline(
+    training: Training, dataset: Dataset, shaping: Shaping = UNDEFENDED, learning_rate: float | None = None
+) -> Baseline:
     """The clean model that the paper's protocol gives, at its best epoch; it is trained if it is missing."""
-    published = protocol(training.dataset, training.network)
-    clean = Training(training.dataset, training.network, "stack", published.optimizer, published.batch_size, published.epochs, layout.SEED)
+    clean = Training.published(training.dataset, training.network)
     train_clean(clean, dataset, [shaping], learning_rate)
-    folder = kept_folder(*clean_cells(clean, dataset, [shaping], learning_rate))
+    folder = kept_folder(*clean_cells(clean, [shaping], learning_rate))
     config = checkpoints.config(folder)
     model = _load(folder / checkpoints.BEST, training, dataset)
     return Baseline(model, config["best_test_acc"], config["sha256"][checkpoints.BEST], folder.name)
 
 
 def baseline_from(path: Path, training: Training, dataset: Dataset) -> Baseline:
-    """The baseline that a user's own Keras file holds; refuses one that is missing, damaged, or of another architecture."""
+    """The baseline that a user's own Keras file holds.
+
+    Refuses one that is missing, damaged, or of another architecture.
+    """
     if path.suffix != ".keras" or not path.is_file():
         refuse(f"--baseline {path}: no such .keras file; give one, or leave the option out to use the kept baseline")
     model = _load(path, training, dataset)
     digest = file_sha256(path)
-    unmeasured = Baseline(model, 0.0, digest, path.stem, f"_from_{digest[:8]}")
-    return dataclasses.replace(unmeasured, accuracy=round(float(unmeasured.hits(dataset.x_test, dataset.y_test).mean()), 6))
+    unmeasured = Baseline(model, 0.0, digest, path.stem, own=True)
+    return dataclasses.replace(
+        unmeasured, accuracy=round(float(unmeasured.hits(dataset.x_test, dataset.y_test).mean()), 6)
+    )
 
 
 def _load(path: Path, training: Training, dataset: Dataset):
-    """A model of the training's network with the weights in a .keras file: only its arrays are read, nothing in it is executed."""
+    """A model of the training's network with the weights in a .keras file: only its arrays are read, nothing in it is
+    executed.
+    """
     from models import networks
 
     model = networks.build(training.network, dataset.shape, dataset.classes, training.seed)
@@ -144,5 +180,8 @@ def _load(path: Path, training: Training, dataset: Dataset):
         model.load_weights(path)
     except (ValueError, KeyError, OSError, zipfile.BadZipFile) as error:  # Keras has no exception of its own for this
         reason = (str(error).splitlines() or [type(error).__name__])[0]
-        refuse(f"{path}: not the weights of a {training.network} on {training.dataset} ({reason}); give the file of such a model")
+        refuse(
+            f"{path}: not the weights of a {training.network} on {training.dataset} ({reason}); give the file of"
+            " such a model"
+        )
     return model

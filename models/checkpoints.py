@@ -13,7 +13,9 @@ BEST, FINAL, CONFIG, HISTORY = "best.keras", "final.keras", "config.json", "hist
 
 
 def save(folder: Path, models: dict, config: dict, header: tuple, history: list[tuple]) -> None:
-    """Write a trained model: `models` by file name (BEST, FINAL), its history, and at last config.json, which marks it as whole."""
+    """Write a trained model: `models` by file name (BEST, FINAL), its history, and at last config.json, which marks it
+    as whole.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     (folder / CONFIG).unlink(missing_ok=True)
     with tempfile.TemporaryDirectory(dir=folder, suffix=".writing") as temporary:
@@ -27,7 +29,8 @@ def save(folder: Path, models: dict, config: dict, header: tuple, history: list[
 def config(folder: Path, expected: dict | None = None) -> dict | None:
     """The configuration of the model in a folder, None when there is no whole one.
 
-    expected: settings that it must have been trained with; refuses a model that was trained otherwise, or whose files were damaged.
+    expected: settings that it must have been trained with; refuses a model that was trained otherwise, or whose files
+    were damaged.
     """
     stored = read_json(folder / CONFIG)
     if stored is None:

@@ -1,25 +1,45 @@
 """The convolutions and max pools before a network's first dense layer, for a stack of one replica.
 
-As in a dense layer, all of it follows from the layers' inputs and deltas. Unfold an example's input to A [T, K], for each of the
-T places the K values that a filter sees there, and write its delta as D [T, P], a column a filter: the example's gradient is
-A^T D [K, P], its bias's the sum of D over the places. The norm comes from the cheaper of the gradient itself and the Gram matrices,
-|A^T D|^2 = <A A^T, D D^T>, which are cheaper iff 2 T^2 <= K P (Bu, Mao and Xu 2022, "mixed ghost clipping"). Where the gradients are
-formed, the clipped sum is a weighted sum of them; elsewhere, and without clipping, it is TensorFlow's filter gradient of the scaled deltas.
+As in a dense layer, all of it follows from the layers' inputs and deltas. Unfold an example's input to A [T, K], for
+each of the T places the K values that a filter sees there, and write its delta as D [T, P], a column a filter: the
+example's gradient is A^T D [K, P], its bias's the sum of D over the places. The norm comes from the cheaper of the
+gradient itself and the Gram matrices, |A^T D|^2 = <A A^T, D D^T>, which are cheaper iff 2 T^2 <= K P (Bu, Mao and Xu
+2022, "mixed ghost clipping"). Where the gradients are formed, the clipped sum is a weighted sum of them; elsewhere, and
+without clipping, it is TensorFlow's filter gradient of the scaled deltas.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import tensorflow as tf
 
 
+@dataclass
+class Maps:
+    """What a batch leaves in the convolutions: their inputs and pre-activations, and, once they are known, deltas and
+    examples' gradients.
+
+    inputs: [batch, height, width, channels] each; pre_activations, deltas: [batch, height', width', filters]; examples:
+    every example's gradient of each kernel, [batch, height, width, channels, filters], None where its norm takes less
+    work without; empty until a norm is asked for.
+    """
+
+    tape: tf.GradientTape | None = None
+    inputs: list[tf.Tensor] = field(default_factory=list)
+    pre_activations: list[tf.Tensor] = field(default_factory=list)
+    deltas: list[tf.Tensor] = field(default_factory=list)
+    examples: list[tf.Tensor | None] = field(default_factory=list)
+
+
 @dataclass(frozen=True)
 class Front:
-    """What a Keras model has before its first dense layer.
+    """What a Keras model has before its first dense layer: convolutions and pools, or nothing.
 
-    shape: of one example, (height, width, channels); layers: the Keras Conv2D (stride 1, relu) and MaxPool2D layers in order, of
-    which only the settings are read; kernels: a variable for each Conv2D, float32 [1, height, width, channels, filters]; biases: [1, filters].
+    shape: of one example, (height, width, channels); layers: the Keras Conv2D (stride 1, relu) and MaxPool2D layers in
+    order, of which only the settings are read; kernels: a variable for each Conv2D, float32 [1, height, width,
+    channels, filters]; biases: [1, filters]. Without layers the features are the rows as they are, and everything else
+    is empty.
     """
 
     shape: tuple
@@ -27,53 +47,82 @@ class Front:
     kernels: list[tf.Variable]
     biases: list[tf.Variable]
 
-    def forward(self, x: tf.Tensor) -> tuple[tf.Tensor, list[tf.Tensor], list[tf.Tensor]]:
-        """The features that the first dense layer sees, [batch, fan_in], and the convolutions' inputs and pre-activations; x: [batch, features]."""
-        values = tf.reshape(x, [-1, *self.shape])
-        inputs, pre_activations = [], []
-        for layer in self.layers:
-            if isinstance(layer, tf.keras.layers.MaxPool2D):
-                values = tf.nn.max_pool2d(values, layer.pool_size, layer.strides, layer.padding.upper())
-                continue
-            kernel, bias = self.kernels[len(inputs)][0], self.biases[len(inputs)][0]
-            inputs.append(values)
-            pre_activations.append(tf.nn.bias_add(tf.nn.conv2d(values, kernel, 1, layer.padding.upper()), bias))
-            values = tf.nn.relu(pre_activations[-1])
-        return tf.reshape(values, [-1, values.shape[1] * values.shape[2] * values.shape[3]]), inputs, pre_activations
+    def features(self, x: tf.Tensor) -> tf.Tensor:
+        """What the first dense layer sees, [batch, fan_in]; x: [batch, features]."""
+        return self._forward(x, Maps()) if self.layers else x
 
-    def example_gradients(self, inputs: list[tf.Tensor], deltas: list[tf.Tensor]) -> list[tf.Tensor | None]:
-        """Every example's gradient of each kernel, [batch, height, width, channels, filters]; None where its norm takes less work without."""
-        return [
+    def forward(self, x: tf.Tensor, squared_norms: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, Maps]:
+        """The features, their squared norms, [batch], and what the way back needs; squared_norms: [batch], |x|^2."""
+        if not self.layers:
+            return x, squared_norms, Maps()
+        with tf.GradientTape(watch_accessed_variables=False) as tape:
+            tape.watch(x)
+            maps = Maps(tape)
+            features = self._forward(x, maps)
+        return features, tf.reduce_sum(tf.square(features), 1), maps
+
+    def backward(self, features: tf.Tensor, maps: Maps, delta: tf.Tensor, kernel: tf.Tensor) -> None:
+        """Find the deltas of the convolutions from that of the first dense layer, [1, fan_out, batch], and its kernel,
+        [1, fan_out, fan_in].
+        """
+        if self.layers:
+            maps.deltas = maps.tape.gradient(
+                features, maps.pre_activations, tf.matmul(delta[0], kernel[0], transpose_a=True)
+            )
+
+    def squared_norms(self, maps: Maps) -> list[tf.Tensor]:
+        """|g_i|^2 of each example over all kernels and biases, float32 [1, batch], in a list.
+
+        An empty one without convolutions.
+        """
+        if not self.layers:
+            return []
+        maps.examples = [
             None if _gram_is_cheaper(kernel, delta) else example_gradients(layer, delta, kernel.shape[1:3], padding)
-            for kernel, layer, delta, padding in zip(self.kernels, inputs, deltas, self._paddings())
+            for kernel, layer, delta, padding in zip(self.kernels, maps.inputs, maps.deltas, self._paddings())
         ]
-
-    def squared_norms(self, inputs: list[tf.Tensor], deltas: list[tf.Tensor], examples: list[tf.Tensor | None]) -> tf.Tensor:
-        """|g_i|^2 of each example over all kernels and biases, float32 [batch]; examples: what `example_gradients` returned."""
-        squared = [tf.reduce_sum(tf.square(tf.reduce_sum(delta, [1, 2])), 1) for delta in deltas]
-        for kernel, layer, delta, padding, gradients in zip(self.kernels, inputs, deltas, self._paddings(), examples):
+        squared = [tf.reduce_sum(tf.square(tf.reduce_sum(delta, [1, 2])), 1) for delta in maps.deltas]
+        for kernel, layer, delta, padding, gradients in zip(
+            self.kernels, maps.inputs, maps.deltas, self._paddings(), maps.examples
+        ):
             if gradients is None:
                 squared.append(gram_squared_norms(layer, delta, kernel.shape[1:3], padding))
             else:
                 squared.append(tf.reduce_sum(tf.square(gradients), [1, 2, 3, 4]))
-        return tf.add_n(squared)
+        return [tf.add_n(squared)[tf.newaxis]]
 
-    def sums(
-        self, inputs: list[tf.Tensor], deltas: list[tf.Tensor], factors: tf.Tensor, examples: list[tf.Tensor | None] | None = None
-    ) -> list[tf.Tensor]:
-        """The sums over the examples of factor_i g_i, of every kernel and then of every bias; factors: float32 [1, batch]."""
+    def sums(self, maps: Maps, factors: tf.Tensor) -> list[tf.Tensor]:
+        """The sums over the examples of factor_i g_i, of every kernel and then of every bias.
+
+        Factors: float32 [1, batch].
+        """
         kernels = []
-        for index, (kernel, layer, delta, padding) in enumerate(zip(self.kernels, inputs, deltas, self._paddings())):
-            if examples is not None and examples[index] is not None:
-                flat = tf.reshape(examples[index], [-1, tf.size(kernel)])
-                kernels.append(tf.reshape(tf.matmul(factors, flat), kernel.shape))
+        examples = maps.examples or [None] * len(self.kernels)
+        for kernel, layer, delta, padding, gradients in zip(
+            self.kernels, maps.inputs, maps.deltas, self._paddings(), examples
+        ):
+            if gradients is not None:
+                flat = tf.reshape(gradients, [-1, tf.size(kernel)])
+                kernels.append(tf.reshape(tf.matmul(factors, flat), [1, *kernel.shape[1:]]))
             else:
                 scaled = delta * tf.reshape(factors, [-1, 1, 1, 1])
                 total = tf.raw_ops.Conv2DBackpropFilter(
                     input=layer, filter_sizes=kernel.shape[1:], out_backprop=scaled, strides=[1] * 4, padding=padding
                 )
                 kernels.append(total[tf.newaxis])
-        return kernels + [tf.matmul(factors, tf.reduce_sum(delta, [1, 2])) for delta in deltas]
+        return kernels + [tf.matmul(factors, tf.reduce_sum(delta, [1, 2])) for delta in maps.deltas]
+
+    def _forward(self, x: tf.Tensor, maps: Maps) -> tf.Tensor:
+        values = tf.reshape(x, [-1, *self.shape])
+        for layer in self.layers:
+            if isinstance(layer, tf.keras.layers.MaxPool2D):
+                values = tf.nn.max_pool2d(values, layer.pool_size, layer.strides, layer.padding.upper())
+                continue
+            kernel, bias = self.kernels[len(maps.inputs)][0], self.biases[len(maps.inputs)][0]
+            maps.inputs.append(values)
+            maps.pre_activations.append(tf.nn.bias_add(tf.nn.conv2d(values, kernel, 1, layer.padding.upper()), bias))
+            values = tf.nn.relu(maps.pre_activations[-1])
+        return tf.reshape(values, [-1, values.shape[1] * values.shape[2] * values.shape[3]])
 
     def _paddings(self) -> list[str]:
         """SAME or VALID for each convolution."""
@@ -83,7 +132,8 @@ class Front:
 def example_gradients(inputs: tf.Tensor, delta: tf.Tensor, size: tuple, padding: str) -> tf.Tensor:
     """A^T D of each example, float32 [batch, *size, channels, filters].
 
-    inputs: [batch, height, width, channels]; delta: [batch, height', width', filters]; size: (height, width) of a filter.
+    inputs: [batch, height, width, channels]; delta: [batch, height', width', filters]; size: (height, width) of a
+    filter.
     """
     height, width, filters = delta.shape[1:]
     channels = inputs.shape[3]
@@ -109,4 +159,4 @@ def gram_squared_norms(inputs: tf.Tensor, delta: tf.Tensor, size: tuple, padding
 
 def _gram_is_cheaper(kernel: tf.Variable, delta: tf.Tensor) -> bool:
     """2 T^2 <= K P, for T places and K P weights."""
-    return 2 * (delta.shape[1] * delta.shape[2]) ** 2 <= kernel.shape.num_elements()
+    return 2 * (delta.shape[1] * delta.shape[2]) ** 2 <= kernel.shape[1:].num_elements()

@@ -27,7 +27,10 @@ CGROUP = Path("/sys/fs/cgroup/memory.max")
 
 
 def default_limit() -> float:
-    """A quarter of the machine's memory, or of its container's where that is less, in bytes; less where `ulimit -v` leaves less."""
+    """A quarter of the machine's memory, or of its container's where that is less, in bytes.
+
+    Less where `ulimit -v` leaves less.
+    """
     whole = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
     try:
         whole.append(int(CGROUP.read_text()))
@@ -47,18 +50,25 @@ def check_address_space() -> None:
     needed = MAPPED + GIB
     if address_space() < needed:
         refuse(
-            f"ulimit -v {address_space() // 1024:.0f}: TensorFlow needs about {needed / GIB:.0f} GiB of address space; raise it to"
+            f"ulimit -v {address_space() // 1024:.0f}: TensorFlow needs about {needed / GIB:.0f} GiB of address"
+            " space; raise it to"
             f" {needed // 1024} or more"
         )
 
 
 def replicas(
-    limit_gib: float | None, workers: int, network: str, dataset: Dataset, poisons: int, batch_size: int, record: bool = False
+    limit_gib: float | None,
+    workers: int,
+    network: str,
+    dataset: Dataset,
+    poisons: int,
+    batch_size: int,
+    record: bool = False,
 ) -> int:
     """How many replicas may train as one stack beside `workers` - 1 others; at least 1.
 
-    limit_gib: None is `default_limit`, which is then no reason to refuse. poisons: rows besides the training set. Refuses a limit
-    that one replica does not fit into.
+    limit_gib: None is `default_limit`, which is then no reason to refuse. poisons: rows besides the training set.
+    Refuses a limit that one replica does not fit into.
     """
     from models.stack import EVALUATION_ROWS
 
@@ -66,7 +76,9 @@ def replicas(
     features, rows = math.prod(dataset.shape), len(dataset.y_train) + poisons
     units = (*NETWORKS[network].hidden, dataset.classes)
     sizes = [(inside + 1) * outside for inside, outside in zip((features, *units), units)]
-    one = BYTES_PER_ROW * rows + BYTES_PER_PARAMETER * sum(sizes) + BYTES_PER_UNIT_AND_ROW * sum(units) * EVALUATION_ROWS
+    one = (
+        BYTES_PER_ROW * rows + BYTES_PER_PARAMETER * sum(sizes) + BYTES_PER_UNIT_AND_ROW * sum(units) * EVALUATION_ROWS
+    )
     if record:
         one += RECORDED_BYTES_PER_PARAMETER * sizes[-1] * math.ceil(rows / batch_size)
     data = 4 * features * (rows + len(dataset.y_test))
@@ -74,6 +86,7 @@ def replicas(
     fitting = int((limit - fixed) / workers / one)
     if fitting < 1 and limit_gib is not None:
         refuse(
-            f"--memory {limit_gib:g}: a {network} on {dataset.name} takes about {(fixed + workers * one) / GIB:.2f} GiB; give so much at least"
+            f"--memory {limit_gib:g}: a {network} on {dataset.name} takes about"
+            f" {(fixed + workers * one) / GIB:.2f} GiB; give so much at least"
         )
     return max(fitting, 1)

@@ -1,4 +1,5 @@
-"""The optimisers' updates of a stack's parameters, by TensorFlow's own kernels: those that Keras' legacy optimisers call.
+"""The optimisers' updates of a stack's parameters, by TensorFlow's own kernels: those that Keras' legacy optimisers
+call.
 
 Keras gives each parameter's state a fixed shape; a stack's may lose replicas in the middle of a training.
 """
@@ -11,13 +12,18 @@ BETA_1, BETA_2, EPSILON = 0.9, 0.999, 1e-8  # Adam's (Kingma and Ba 2015), with 
 
 
 class Optimizer:
-    """adam or sgd for a list of variables. steps: int64, how many updates were made; moments: Adam's two for each parameter, sgd has none."""
+    """adam or sgd for a list of variables.
+
+    Steps: int64, how many updates were made; moments: Adam's two for each parameter, sgd has none.
+    """
 
     def __init__(self, name: str, learning_rate: float, parameters: list[tf.Variable]) -> None:
         self.learning_rate, self.parameters = learning_rate, parameters
         self.steps = tf.Variable(0, dtype=tf.int64)
         self.moments = (
-            [tf.Variable(tf.zeros_like(values), shape=values.shape) for _ in range(2) for values in parameters] if name == "adam" else []
+            [tf.Variable(tf.zeros_like(values), shape=values.shape) for _ in range(2) for values in parameters]
+            if name == "adam"
+            else []
         )
 
     def reset(self) -> None:
@@ -36,7 +42,8 @@ class Optimizer:
             means, squares = self.moments[: len(self.parameters)], self.moments[len(self.parameters) :]
             for parameter, mean, square, gradient in zip(self.parameters, means, squares, gradients):
                 tf.raw_ops.ResourceApplyAdam(
-                    var=parameter.handle, m=mean.handle, v=square.handle, beta1_power=powers[0], beta2_power=powers[1], lr=self.learning_rate,
+                    var=parameter.handle, m=mean.handle, v=square.handle, beta1_power=powers[0], beta2_power=powers[1],
+                    lr=self.learning_rate,
                     beta1=BETA_1, beta2=BETA_2, epsilon=EPSILON, grad=gradient,
                 )  # fmt: skip
         self.steps.assign_add(1)

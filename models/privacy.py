@@ -14,7 +14,8 @@ def epsilon(noise_multiplier: float, batch_size: int, rows: int, steps: int, del
     """The epsilon at `delta` after `steps` steps on batches of `batch_size` out of `rows`; infinite without noise.
 
     min over orders a of steps * RDP(a) + ln(1/delta) / (a - 1) (Mironov 2017, proposition 3), with the RDP of the
-    Poisson-subsampled Gaussian (Mironov et al. 2019). Batches are shuffled, not Poisson-sampled, so the figure is optimistic.
+    Poisson-subsampled Gaussian (Mironov et al. 2019). Batches are shuffled, not Poisson-sampled, so the figure is
+    optimistic.
     """
     if noise_multiplier == 0:
         return math.inf
@@ -29,6 +30,9 @@ def _rdp_of_a_step(noise_multiplier: float, sampling_rate: float) -> np.ndarray:
     from dp_accounting import rdp
 
     accountant = rdp.RdpAccountant(ORDERS)
-    accountant.compose(dp_accounting.PoissonSampledDpEvent(sampling_rate, dp_accounting.GaussianDpEvent(noise_multiplier)))
-    # The accountant's own get_epsilon converts by a tighter, later formula than the paper's, so its RDP is read off; the release is pinned.
+    accountant.compose(
+        dp_accounting.PoissonSampledDpEvent(sampling_rate, dp_accounting.GaussianDpEvent(noise_multiplier))
+    )
+    # The accountant's own get_epsilon converts by a tighter, later formula than the paper's, so its RDP is read off;
+    # the release is pinned.
     return accountant._rdp

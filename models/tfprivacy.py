@@ -1,4 +1,5 @@
-"""The reference engine: the same Keras model, trained one replica after the other by TensorFlow Privacy's own optimiser.
+"""The reference engine: the same Keras model, trained one replica after the other by TensorFlow Privacy's own
+optimiser.
 
 It has the methods of `models.stack.Stack` that train.py uses, but for the gradient record. Noise comes from TensorFlow
 Privacy's own generator, so noisy trainings agree with the stack's in distribution only.
@@ -6,19 +7,28 @@ Privacy's own generator, so noisy trainings agree with the stack's in distributi
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import tensorflow as tf
 
+from command_line import refuse
 from models import networks
 from models.minibatches import Batches, Rows
-from models.protocols import Shaping
+from models.shaping import Shaping
 from models.stack import EVALUATION_ROWS
 
 
 class TensorFlowPrivacy:
-    """One Keras model and one optimiser for each `Shaping`: VectorizedDPKeras* for a defended one, Keras' own for the others."""
+    """One Keras model and one optimiser for each `Shaping`: VectorizedDPKeras* for a defended one, Keras' own for the
+    others.
+    """
 
-    def __init__(self, model: tf.keras.Model, shapings: list[Shaping], optimizer: str, learning_rate: float, seed: int) -> None:
+    def __init__(
+        self, model: tf.keras.Model, shapings: list[Shaping], optimizer: str, learning_rate: float, seed: int
+    ) -> None:
+        for shaping in shapings:
+            check(shaping)
         self.shapings, self.initial, self.seed = list(shapings), model.get_weights(), seed
         self.models = [tf.keras.models.clone_model(model) for _ in shapings]
         self.optimizers = [_optimizer(shaping, optimizer, learning_rate) for shaping in shapings]
@@ -53,10 +63,14 @@ class TensorFlowPrivacy:
         """
         images = tf.reshape(x, [-1, *self.shape])
         models = self.models if replica is None else [self.models[replica]]
-        return np.stack([model.predict(images, EVALUATION_ROWS, verbose=0).argmax(1) == np.asarray(y) for model in models])
+        return np.stack(
+            [model.predict(images, EVALUATION_ROWS, verbose=0).argmax(1) == np.asarray(y) for model in models]
+        )
 
     def right(self, rows: Rows) -> np.ndarray:
-        """How many of the clean rows and of the poisons that each replica sees it classifies correctly, float64 [2, replica]."""
+        """How many of the clean rows and of the poisons that each replica sees it classifies correctly, float64 [2,
+        replica].
+        """
         seen = self.hits(rows.x, rows.y) * rows.weight.numpy().T.astype(np.float64)
         return np.stack([seen[:, part].sum(1) for part in (~rows.is_poison, rows.is_poison)])
 
@@ -75,10 +89,21 @@ class TensorFlowPrivacy:
         def step(x, y):
             with tf.GradientTape(persistent=shaping.defended) as tape:
                 losses = self.loss(y, model(x, training=True))
-                loss = losses if shaping.defended else tf.reduce_mean(losses)  # TensorFlow Privacy takes the examples' losses apart
+                loss = (
+                    losses if shaping.defended else tf.reduce_mean(losses)
+                )  # TensorFlow Privacy takes the examples' losses apart
             optimizer.minimize(loss, model.trainable_variables, tape=tape)
 
         return step
+
+
+def check(shaping: Shaping) -> None:
+    """Refuse what TensorFlow Privacy does not do: another kind than clipping, and noise without it."""
+    if shaping.kind != "clip" or (shaping.noise_std and shaping.clip_norm == math.inf):
+        refuse(
+            f"--shaping {shaping.text}: --engine tfprivacy clips and adds noise to clipped sums only; use --engine"
+            " stack"
+        )
 
 
 def _optimizer(shaping: Shaping, name: str, learning_rate: float) -> tf.keras.optimizers.legacy.Optimizer:
@@ -88,5 +113,7 @@ def _optimizer(shaping: Shaping, name: str, learning_rate: float) -> tf.keras.op
 
     noise_multiplier = shaping.noise_std / shaping.clip_norm
     if name == "adam":
-        return vectorized.VectorizedDPKerasAdamOptimizer(shaping.clip_norm, noise_multiplier, learning_rate=learning_rate, epsilon=1e-8)
+        return vectorized.VectorizedDPKerasAdamOptimizer(
+            shaping.clip_norm, noise_multiplier, learning_rate=learning_rate, epsilon=1e-8
+        )
     return vectorized.VectorizedDPKerasSGDOptimizer(shaping.clip_norm, noise_multiplier, learning_rate=learning_rate)

@@ -1,12 +1,13 @@
-"""The one training loop, and what a training is set to, filed by, and stacked with."""
+"""What a training is set to, filed by and stacked with, and how its epochs are measured."""
 
 from __future__ import annotations
 
 import dataclasses
 import gc
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,16 +15,18 @@ import numpy as np
 
 from command_line import Progress
 from datasets import Dataset
-from models import minibatches, privacy
-from models.protocols import NETWORKS, Shaping, protocol
+from models import minibatches
+from models.protocols import NETWORKS, protocol
+from models.shaping import Shaping
 from results import layout
 
-# TensorFlow takes seconds to import and must be told its device first, so what needs it is imported where an engine is built.
+# TensorFlow takes seconds to import and must be told its device first, so what needs it is imported where an engine is
+# built.
 
 
 @dataclass(frozen=True)
 class Training:
-    """What all trainings of one call share; the fields that a result is filed and checked by."""
+    """What all trainings of one call share; the fields that a result is filed and checked by. dataset: its name."""
 
     dataset: str
     network: str
@@ -33,62 +36,78 @@ class Training:
     epochs: int
     seed: int
 
-    def model_name(self, shaping: Shaping, learning_rate: float) -> str:
-        """The name under which a training with this shaping is filed."""
-        clip_norm = shaping.clip_norm if shaping.defended else None
-        return layout.model_name(
-            self.network, self.batch_size, self.epochs, learning_rate, self.seed, clip_norm, shaping.noise_multiplier, self.engine
+    @staticmethod
+    def published(
+        dataset_name: str,
+        network: str,
+        epochs: int | None = None,
+        batch_size: int | None = None,
+        seed: int = layout.SEED,
+        engine: str = "stack",
+    ) -> Training:
+        """The training of the published protocol, but for what is given.
+
+        Refuses a network that the paper does not train on the data set.
+        """
+        known = protocol(dataset_name, network)
+        return Training(
+            dataset_name, network, engine, known.optimizer, batch_size or known.batch_size, epochs or known.epochs, seed
         )
+
+    def learning_rate(self, shaping: Shaping, given: float | None = None) -> float:
+        """The paper's learning rate, which may differ between undefended and DP-SGD, unless one is given."""
+        known = protocol(self.dataset, self.network)
+        return given or (known.dp_learning_rate if shaping.defended else known.learning_rate)
+
+    def model_name(self, shaping: Shaping, learning_rate: float) -> str:
+        """The name under which a training with this shaping is filed: vanilla_lr_300_40_0.01, or
+        dp_lr_300_40_0.01_1000.0_1e-05_4.0_0.025.
+
+        What is not the suite's default (another seed, another engine) stands behind it, so that it never overwrites
+        what is.
+        """
+        name = shaping.model_name(f"{self.network}_{self.batch_size}_{self.epochs}_{learning_rate}")
+        return layout.seeded(name if self.engine == "stack" else f"{name}_{self.engine}", self.seed)
+
+    def settings(self, shaping: Shaping, learning_rate: float) -> dict:
+        """What run.json and config.json say of a training with this shaping."""
+        return {**dataclasses.asdict(self), "learning_rate": learning_rate, **shaping.settings, "delta": layout.DELTA}
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One training of a sweep: what it does to its gradients, where its results go, all that they depend on, and its poisons.
+    """One training of a sweep: what it does to its gradients, all that its result depends on, and its poisons.
 
-    poisons: a `poisons.poison_set.PoisonSet`, or None.
+    name: of the model that comes of it; poisons: a `poisons.poison_set.PoisonSet`, or None.
     """
 
     shaping: Shaping
     learning_rate: float
-    folder: Path
+    name: str
     settings: dict
     poisons: Any = None
+
+    @property
+    def path(self) -> Path:
+        """The CSV file of its results."""
+        return layout.cell_file(self.settings)
 
     def epsilon(self, rows: int, epochs: int) -> float:
         """The epsilon that this training on `rows` rows has spent after `epochs` epochs."""
         batch_size = self.settings["batch_size"]
-        return round(privacy.epsilon(self.shaping.noise_multiplier, batch_size, rows, epochs * -(-rows // batch_size), layout.DELTA), 4)
-
-
-def cells_of(
-    training: Training, shapings: list[Shaping], learning_rate: float | None, place: Callable[[str], Path], more: dict, poisons: Any = None
-) -> list[Cell]:
-    """A cell for each shaping, at the paper's learning rate unless one is given.
-
-    place: the folder for a model's name; more: settings besides the training's own.
-    """
-    published = protocol(training.dataset, training.network)
-    found = []
-    for shaping in shapings:
-        rate = learning_rate or (published.dp_learning_rate if shaping.defended else published.learning_rate)
-        settings = {
-            **dataclasses.asdict(training),
-            "learning_rate": rate,
-            "clip_norm": shaping.clip_norm if shaping.defended else None,
-            "noise_std": shaping.noise_std,
-            "noise_multiplier": shaping.noise_multiplier,
-            "delta": layout.DELTA,
-            **more,
-        }
-        found.append(Cell(shaping, rate, place(training.model_name(shaping, rate)), settings, poisons))
-    return found
+        return self.shaping.epsilon(batch_size, rows, epochs * -(-rows // batch_size))
 
 
 def stacks(network: str, cells: Iterable[Cell], most: int | None = None) -> list[list[Cell]]:
-    """The cells in groups that train as one stack: those of one learning rate, or each alone where the network has convolutions.
+    """The cells in groups that train as one stack: those of one learning rate, or each alone where the network has
+    convolutions.
 
-    most: how many replicas a stack may have (`models.memory`); larger groups are dealt out evenly.
+    Cells of one kind of shaping lie side by side in a stack. most: how many replicas a stack may have
+    (`models.memory`); larger groups are dealt out evenly.
     """
+    cells = list(cells)
+    kinds = list(dict.fromkeys(cell.shaping.kind for cell in cells))
+    cells.sort(key=lambda cell: kinds.index(cell.shaping.kind))
     groups = {}
     for number, cell in enumerate(cells):
         groups.setdefault((number if NETWORKS[network].filters else None, cell.learning_rate), []).append(cell)
@@ -101,10 +120,12 @@ def stacks(network: str, cells: Iterable[Cell], most: int | None = None) -> list
 
 
 class Trainer:
-    """Trains on one data set. An engine is built once for each list of shapings and used again: tracing takes longer than a short training.
+    """Trains on one data set. An engine is built once for each list of shapings and used again: tracing takes longer
+    than a short training.
 
-    start: a Keras model of the network from whose weights every training starts; without one, from the initial weights of the seed.
-    most: how many replicas may be in memory (`models.memory`); beyond that, the engines that were built first are built again when they are wanted.
+    start: a Keras model of the network from whose weights every training starts; without one, from the initial weights
+    of the seed. most: how many replicas may be in memory (`models.memory`); beyond that, the engines that were built
+    first are built again when they are wanted.
     """
 
     def __init__(self, training: Training, dataset: Dataset, start=None, most: int | None = None) -> None:
@@ -121,7 +142,11 @@ class Trainer:
         shapings, learning_rate = [cell.shaping for cell in group], group[0].learning_rate
         key = (tuple(shapings), learning_rate)
         if key not in self.engines:
-            while self.engines and self.most and len(shapings) + sum(len(engine.shapings) for engine in self.engines.values()) > self.most:
+            while (
+                self.engines
+                and self.most
+                and len(shapings) + sum(len(engine.shapings) for engine in self.engines.values()) > self.most
+            ):
                 del self.engines[next(iter(self.engines))]
                 gc.collect()  # an engine and its traced functions refer to each other
             make = {"stack": self.stack.Stack, "tfprivacy": tfprivacy.TensorFlowPrivacy}[self.training.engine]
@@ -138,8 +163,13 @@ class Trainer:
         sets = list({id(cell.poisons): cell.poisons for cell in group if cell.poisons is not None}.values())
         if len({len(poisons.y) for poisons in sets}) > 1:
             raise ValueError("the poison sets of one stack must be of one size")
-        x, y = (np.concatenate([getattr(data, f"{name}_train"), *(getattr(poisons, name) for poisons in sets)]) for name in "xy")
-        slots = np.concatenate([np.arange(len(data.y_train)), *(len(data.y_train) + np.arange(len(poisons.y)) for poisons in sets)])
+        x, y = (
+            np.concatenate([getattr(data, f"{name}_train"), *(getattr(poisons, name) for poisons in sets)])
+            for name in "xy"
+        )
+        slots = np.concatenate(
+            [np.arange(len(data.y_train)), *(len(data.y_train) + np.arange(len(poisons.y)) for poisons in sets)]
+        )
         weight = np.ones((len(y), len(group)), np.float32)
         for index, poisons in enumerate(sets):
             first = len(data.y_train) + index * len(poisons.y)
@@ -147,15 +177,18 @@ class Trainer:
         return minibatches.Rows.of(x, y, np.arange(len(y)) >= len(data.y_train), len(group), weight, slots)
 
     def epochs(self, engine, rows, label: str, record: bool = False, short_last: bool = True) -> Iterator[tuple]:
-        """Train `engine`; yields (epoch, test accuracies float64 [replica], `models.minibatches.Record` or None) after each epoch.
+        """Train `engine`; yields (epoch, test accuracies float64 [replica], `models.minibatches.Record` or None) after
+        each epoch.
 
-        The accuracy of a replica that has diverged (weights that are no numbers) is NaN; when all have, there are no more epochs.
-        short_last: what becomes of the rows that are left over (`models.minibatches.shuffled`).
+        The accuracy of a replica that has diverged (weights that are no numbers) is NaN; when all have, there are no
+        more epochs. short_last: what becomes of the rows that are left over (`models.minibatches.shuffled`).
         """
-        progress = Progress(label, self.training.epochs)
-        for epoch in range(1, self.training.epochs + 1):
-            batches = minibatches.shuffled(rows, self.training.batch_size, self.training.seed, epoch, short_last)
-            recorded = engine.train_epoch(rows, batches, record)
+        training = self.training
+        progress = Progress(label, training.epochs)
+        batches = partial(
+            minibatches.shuffled, batch_size=training.batch_size, seed=training.seed, short_last=short_last
+        )
+        for epoch, recorded in minibatches.Run(engine, rows, batches).epochs(training.epochs, record):
             accuracies = np.where(engine.finite(), engine.hits(self.test.x, self.test.y).mean(1), np.nan)
             progress.show(epoch, accuracies)
             yield epoch, accuracies, recorded
@@ -165,7 +198,7 @@ class Trainer:
 
 
 def training_accuracies(engine, rows) -> tuple[np.ndarray, np.ndarray]:
-    """Accuracies on the clean rows and on the poisons that each replica sees, float64 [replica] each, NaN without any."""
+    """Accuracies on the clean rows and on the poisons that each replica sees, float64 [replica] each; NaN without."""
     weight = rows.weight.numpy()
     seen = np.stack([weight[part].sum(0, dtype=np.float64) for part in (~rows.is_poison, rows.is_poison)])
     with np.errstate(invalid="ignore"):

@@ -1,29 +1,32 @@
-"""The trials of a targeted attack: re-trainings of one clean model, each on some of a target's poisons, as replicas of a stack.
+"""The trials of a targeted attack: re-trainings of one clean model, each on some of a target's poisons, as replicas of
+a stack.
 
-A trial succeeds when, at the end of any epoch, the model takes the target for the wanted class; it then leaves the stack. In mode `oneshot` trial
-k sees the k-th poison alone, in mode `multipoison` the first k together. Trial 0 sees none: what it does, the poisons did not.
+A trial succeeds when, at the end of any epoch, the model takes the target for the wanted class; it then leaves the
+stack. In mode `oneshot` trial k sees the k-th poison alone, in mode `multipoison` the first k together. Trial 0 sees
+none: what it does, the poisons did not.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
 from models import minibatches, stack
 
-GROUPS = (
-    11,
-    40,
-)  # trials that train together: few at first, since many targets fall to an early one; then as many as a core's cache holds, again and again
+# Trials that train together: few at first, since many targets fall to an early one; then as many as a core's cache
+# holds, again and again
+GROUPS = (11, 40)
 
 
 @dataclass(frozen=True)
 class Trial:
     """A trial's end: at its success or, without one, after the last epoch, or when it diverged.
 
-    poison: its number; probabilities: float32 [classes] of the target; test_acc: of the re-trained model, NaN when it diverged.
+    poison: its number; probabilities: float32 [classes] of the target; test_acc: of the re-trained model, NaN when it
+    diverged.
     """
 
     poison: int
@@ -35,7 +38,8 @@ class Trial:
 
 @dataclass(frozen=True)
 class Setting:
-    """What the trials of all targets share: the clean rows (a `datasets.Dataset`), mode, batch size, epochs and seed of the order.
+    """What the trials of all targets share: the clean rows (a `datasets.Dataset`), mode, batch size, epochs and seed of
+    the order.
 
     most: how many trials may run as one stack (`models.memory`).
     """
@@ -57,10 +61,11 @@ def groups(trials: int, most: int | None = None) -> Iterator[range]:
 
 
 def rows_of(setting: Setting, x: np.ndarray, y: np.ndarray, trials: range) -> minibatches.Rows:
-    """The rows that a group of trials sees: the clean ones, and of the poisons x, y those that each of the trials takes.
+    """The rows that a group of trials sees: the clean ones, and of the poisons x, y those that each of the trials
+    takes.
 
-    A oneshot trial's poison takes the same place in an epoch's order as every other's; of several poisons each has its own place, which stays empty
-    for a trial that does not see it. So a trial is the same in whatever group it runs.
+    A oneshot trial's poison takes the same place in an epoch's order as every other's; of several poisons each has its
+    own place, which stays empty for a trial that does not see it. So a trial is the same in whatever group it runs.
     """
     data, clean, poison = setting.dataset, len(setting.dataset.y_train), np.arange(len(y))
     if setting.mode == "oneshot":
@@ -70,16 +75,26 @@ def rows_of(setting: Setting, x: np.ndarray, y: np.ndarray, trials: range) -> mi
         seen, places = poison[:, np.newaxis] + 1 <= np.array(trials), clean + poison
     x, y = np.concatenate([data.x_train, x[poison]]), np.concatenate([data.y_train, y[poison]])
     weight = np.concatenate([np.ones((clean, len(trials)), np.float32), seen.astype(np.float32)])
-    return minibatches.Rows.of(x, y, np.arange(len(y)) >= clean, len(trials), weight, np.concatenate([np.arange(clean), places]))
+    return minibatches.Rows.of(
+        x, y, np.arange(len(y)) >= clean, len(trials), weight, np.concatenate([np.arange(clean), places])
+    )
 
 
 def run(
-    engine: stack.Stack, setting: Setting, x: np.ndarray, y: np.ndarray, target: np.ndarray, wanted: int, trials: int, stop_at_first: bool
+    engine: stack.Stack,
+    setting: Setting,
+    x: np.ndarray,
+    y: np.ndarray,
+    target: np.ndarray,
+    wanted: int,
+    trials: int,
+    stop_at_first: bool,
 ) -> list[Trial]:
     """Run trials 0 to `trials` with the poisons x, y against the target; returns them in order.
 
-    engine: a stack of as many replicas as a group has or more, all of one shaping, that starts from the clean model. stop_at_first: end with the
-    first trial that succeeds, as if one were run after the other: those behind it are not returned.
+    engine: a stack of as many replicas as a group has or more, all of one shaping, that starts from the clean model.
+    stop_at_first: end with the first trial that succeeds, as if one were run after the other: those behind it are not
+    returned.
     """
     ended = []
     for group in groups(trials, setting.most):
@@ -92,15 +107,23 @@ def run(
 
 
 def run_group(
-    engine: stack.Stack, setting: Setting, rows: minibatches.Rows, group: range, target: np.ndarray, wanted: int, stop_at_first: bool
+    engine: stack.Stack,
+    setting: Setting,
+    rows: minibatches.Rows,
+    group: range,
+    target: np.ndarray,
+    wanted: int,
+    stop_at_first: bool,
 ) -> list[Trial]:
     """Run one group to its end; see `run`."""
     data, ended, running = setting.dataset, [], np.array(group)
     engine.reset()
     engine.keep(range(len(group)))
-    for epoch in range(1, setting.epochs + 1):
-        # The row that one poison is too many, alone in a last batch and so a step of its own, would cost a model 2 points of accuracy.
-        engine.train_epoch(rows, minibatches.shuffled(rows, setting.batch_size, setting.seed, epoch, short_last=False))
+    # The row that one poison is too many, alone in a last batch and so a step of its own, would cost a model 2 points
+    # of accuracy.
+    batches = partial(minibatches.shuffled, batch_size=setting.batch_size, seed=setting.seed, short_last=False)
+    run = minibatches.Run(engine, rows, batches)
+    for epoch, _ in run.epochs(setting.epochs):
         probabilities = engine.probabilities(target.reshape(1, -1))[:, 0]
         finite = engine.finite()  # a trial that diverges ends without success
         success = finite & (probabilities.argmax(1) == wanted)
@@ -114,7 +137,6 @@ def run_group(
         if not stays.any():
             break
         if not stays.all():
-            left = np.flatnonzero(stays)
-            engine.keep(left)
-            rows, running = rows.keep(left), running[left]
+            run.keep(np.flatnonzero(stays))
+            running = running[stays]
     return ended

@@ -32,8 +32,22 @@ def extracts(workplace):
 def test_both_layouts_give_the_same_extracts_of_watermarks_in_one_stack(workplace, tmp_path_factory):
     from conftest import Workplace
 
-    files = [REPOSITORY / f"datasets/watermarks/fashion_mnist_3_4.1.0/pairs_of_100_alpha_{alpha}.npz" for alpha in (0.1, 1.0)]
-    command = ("python3", "train.py", "--dataset", "subtask", "--network", "lr", "--poison", *files, "--record", "--epochs", "2")
+    files = [
+        REPOSITORY / f"datasets/watermarks/fashion_mnist_3_4.1.0/pairs_of_100_alpha_{alpha}.npz" for alpha in (0.1, 1.0)
+    ]
+    command = (
+        "python3",
+        "train.py",
+        "--dataset",
+        "subtask",
+        "--network",
+        "lr",
+        "--poison",
+        *files,
+        "--record",
+        "--epochs",
+        "2",
+    )
     other = Workplace(tmp_path_factory.mktemp("csv"))
     for place, dump in ((workplace, "npz"), (other, "csv")):
         place.succeed(*command, "--dump", dump)
@@ -43,7 +57,10 @@ def test_both_layouts_give_the_same_extracts_of_watermarks_in_one_stack(workplac
     for path in ours:
         assert np.allclose(ours[path], papers[path], rtol=1e-6, atol=1e-6)
     low, high = (
-        ours[f"analysis/collision/pairs_of_100/fashion_mnist_3_4.1.0/alpha_{alpha}/vanilla_lr_300_2_0.01/mextracts_epoch.csv"]
+        ours[
+            f"analysis/collision/pairs_of_100/fashion_mnist_3_4.1.0/alpha_{alpha}/vanilla_lr_300_2_0.01"
+            "/mextracts_epoch.csv"
+        ]
         for alpha in (0.1, 1.0)
     )
     assert (high[:, 1] > 3 * low[:, 1]).all()
@@ -53,7 +70,9 @@ def test_both_layouts_give_the_same_extracts_of_watermarks_in_one_stack(workplac
     assert len(clean) == 37 and 30 < len(poisoned) < 37
     # and each replica's own poisons are all that is kept of single examples
     with np.load(next(workplace.results.rglob("alpha_1.0/*/param_updates/2.npz"))) as stored:
-        assert stored["clean_norms"].shape == (10800,) and stored["poison_norms"].shape == stored["poison_cosines"].shape == (100,)
+        assert stored["clean_norms"].shape == (10800,) and stored["poison_norms"].shape == stored[
+            "poison_cosines"
+        ].shape == (100,)
     assert next(workplace.results.rglob("gradients_vanilla_lr_300_2_0.01.png")).stat().st_size > 10000
 
 
@@ -77,8 +96,12 @@ def test_both_layouts_give_the_same_extracts(workplace, tmp_path_factory):
     # recording changes nothing: the same training without it reaches the same accuracies
     workplace.succeed(*[word for word in RECORD if word != "--record"], "--epochs", "2")
     for path in workplace.results.rglob("attack_results.csv"):
-        analysis = workplace.results / "analysis" / path.relative_to(workplace.results).with_name("analysis_results.csv")
-        assert [line.split(",")[3] for line in path.read_text().split()] == [line.split(",")[3] for line in analysis.read_text().split()]
+        analysis = (
+            workplace.results / "analysis" / path.relative_to(workplace.results).with_name("analysis_results.csv")
+        )
+        assert [line.split(",")[3] for line in path.read_text().split()] == [
+            line.split(",")[3] for line in analysis.read_text().split()
+        ]
 
 
 def write_epochs(folder, count=3, **changes):
@@ -108,11 +131,18 @@ def test_extracts_are_norms_cosines_and_quantiles(tmp_path):
     for epoch, arrays in enumerate(epochs):
         clean, poison = (arrays[f"{part}_kernel"].astype(np.float64).ravel() for part in ("clean", "poison"))
         assert magnitudes[epoch] == pytest.approx([np.sqrt((clean**2).sum()), np.sqrt((poison**2).sum())], rel=1e-6)
-        assert cosines[epoch, 0] == pytest.approx(clean @ poison / np.sqrt((clean**2).sum() * (poison**2).sum()), rel=1e-6)
+        assert cosines[epoch, 0] == pytest.approx(
+            clean @ poison / np.sqrt((clean**2).sum() * (poison**2).sum()), rel=1e-6
+        )
         known = arrays["poison_cosines"][np.isfinite(arrays["poison_cosines"])]
-        assert singles["poison_cosine_q75"][epoch] == pytest.approx(np.percentile(known, 75)) and singles["epoch"][epoch] == epoch + 1
+        assert (
+            singles["poison_cosine_q75"][epoch] == pytest.approx(np.percentile(known, 75))
+            and singles["epoch"][epoch] == epoch + 1
+        )
         assert singles["clean_norm_q95"][epoch] == pytest.approx(np.percentile(arrays["clean_norms"], 95))
-    assert ratio == pytest.approx(np.mean(magnitudes[:, 1] / magnitudes[:, 0])) and cosine == pytest.approx(cosines.mean())
+    assert ratio == pytest.approx(np.mean(magnitudes[:, 1] / magnitudes[:, 0])) and cosine == pytest.approx(
+        cosines.mean()
+    )
     analyze_gradients.draw(tmp_path / "gradients.png", {"this": tmp_path})
     assert (tmp_path / "gradients.png").stat().st_size > 10000
 

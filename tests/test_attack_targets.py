@@ -17,7 +17,9 @@ from files import Lock
 ATTACK = ("python3", "attack_targets.py", "--network", "lr", "--poisons", "3")
 KEPT = {"MODELS": REPOSITORY / "models"}
 ONESHOT = (*ATTACK, "--mode", "oneshot", "--epochs", "3")
-HEADER = "target,poison,success,base_prob_before,target_prob_before,base_prob_after,target_prob_after,epoch,test_acc,epsilon"
+HEADER = (
+    "target,poison,success,base_prob_before,target_prob_before,base_prob_after,target_prob_after,epoch,test_acc,epsilon"
+)
 
 
 def tables(workplace):
@@ -37,10 +39,16 @@ def test_a_line_for_each_trial_and_nothing_done_twice(workplace):
     for path in workplace.results.rglob("attack_w_*.csv"):
         assert path.parent.name == "0.1_2000_3.5_3_1e-10_epochs_3" and path.parents[2].name == "purchases-cj"
         lines = lines_of(path)
-        assert [line["poison"] for line in lines] == ["0", "1", "2", "3"] and len({line["target"] for line in lines}) == 1
-        assert (lines[0]["epsilon"] == "inf") == path.parents[1].name.startswith("vanilla") and lines[0]["success"] == "False"
+        assert [line["poison"] for line in lines] == ["0", "1", "2", "3"] and len(
+            {line["target"] for line in lines}
+        ) == 1
+        assert (lines[0]["epsilon"] == "inf") == path.parents[1].name.startswith("vanilla") and lines[0][
+            "success"
+        ] == "False"
         settings = json.loads(path.with_suffix(".run.json").read_text())["settings"]
-        assert settings["target"] == int(lines[0]["target"]) and settings["mode"] == "oneshot" and settings["epochs"] == 3
+        assert (
+            settings["target"] == int(lines[0]["target"]) and settings["mode"] == "oneshot" and settings["epochs"] == 3
+        )
     first = lines_of(tables(workplace)["attack_w_2.csv"])
     assert any(line["success"] == "True" for line in first)  # its first poison wins in three epochs
     times = {path: path.stat().st_mtime_ns for path in tables(workplace).values()}
@@ -61,7 +69,8 @@ def test_every_trial_answers_for_the_first_success_but_not_the_other_way(workpla
 
 def test_tasks_deal_the_targets_out(workplace):
     parts = [
-        workplace.succeed(*ONESHOT, "--targets", "5", "--task", task, "--tasks", "2", "--list", **KEPT).stdout.split() for task in (1, 2)
+        workplace.succeed(*ONESHOT, "--targets", "5", "--task", task, "--tasks", "2", "--list", **KEPT).stdout.split()
+        for task in (1, 2)
     ]
     whole = workplace.succeed(*ONESHOT, "--targets", "5", "--list", **KEPT).stdout.split()
     assert parts == [whole[::2], whole[1::2]] and len(whole) == 5 and not workplace.results.exists()
@@ -118,7 +127,9 @@ def test_two_processes_and_a_kill_leave_what_an_undisturbed_run_writes(workplace
         time.sleep(0.05)
     os.killpg(killed.pid, signal.SIGKILL)
     killed.communicate()
-    finished = {path: path.stat().st_mtime_ns for path in tables(workplace).values() if path.with_suffix(".run.json").exists()}
+    finished = {
+        path: path.stat().st_mtime_ns for path in tables(workplace).values() if path.with_suffix(".run.json").exists()
+    }
     assert 0 < len(tables(workplace)) < 6
 
     pair = [workplace.start(*command, **KEPT) for _ in range(2)]
@@ -145,12 +156,21 @@ def test_a_full_disk_loses_no_finished_result(workplace, tmp_path):
     """
     environment = {**workplace.environment, "RESULTS": str(small), "MODELS": str(KEPT["MODELS"])}
     done = subprocess.run(
-        [*unshare, "bash", "-c", script, "bash", *command], cwd=REPOSITORY, env=environment, capture_output=True, text=True
+        [*unshare, "bash", "-c", script, "bash", *command],
+        cwd=REPOSITORY,
+        env=environment,
+        capture_output=True,
+        text=True,
     )
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "status").read_text() == "2\n"
     errors = [line for line in (tmp_path / "full.txt").read_text().splitlines() if ": target " not in line]
-    assert len(errors) == 1 and errors[0].startswith("error: ") and "No space left on device" in errors[0] and "same command" in errors[0]
+    assert (
+        len(errors) == 1
+        and errors[0].startswith("error: ")
+        and "No space left on device" in errors[0]
+        and "same command" in errors[0]
+    )
     whole = {path.name: path.read_bytes() for path in kept.rglob("*.csv") if path.with_suffix(".run.json").exists()}
     mended = {path.name: path.read_bytes() for path in (tmp_path / "mended").rglob("*.csv")}
     assert 0 < len(whole) < 8 == len(mended) and not list(kept.rglob("*.writing"))
@@ -174,7 +194,16 @@ def test_gradients_of_the_first_success(workplace):
     assert [path.parent.name.split("_")[0] for path in cells] == ["dp", "vanilla"]
     for path in cells:
         lines = lines_of(path)
-        assert list(lines[0]) == ["epoch", "base_class", "target_class", "target", "n_poison", "baseline_acc", "test_acc", "success"]
+        assert list(lines[0]) == [
+            "epoch",
+            "base_class",
+            "target_class",
+            "target",
+            "n_poison",
+            "baseline_acc",
+            "test_acc",
+            "success",
+        ]
         assert [line["epoch"] for line in lines] == ["1", "2", "3", "4"] and {line["target"] for line in lines} == {"2"}
         assert len((path.parent / "mextracts_epoch.csv").read_text().splitlines()) == 4
     attack = next(line for line in lines_of(tables(workplace)["attack_w_2.csv"]) if line["success"] == "True")

@@ -1,4 +1,6 @@
-"""Epsilons, against those that the paper's authors published with their models, and against dp_accounting's own conversion."""
+"""Epsilons, against those that the paper's authors published with their models, and against dp_accounting's own
+conversion.
+"""
 
 import csv
 import math

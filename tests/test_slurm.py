@@ -1,7 +1,8 @@
-"""The job array of do_tpoisoning.sh on a real Slurm: one node on this machine's loopback, started for the test and stopped after it.
+"""The job array of do_tpoisoning.sh on a real Slurm: one node on this machine's loopback, started for the test and
+stopped after it.
 
-A task that is killed and requeued in the middle of its work loses nothing and does nothing twice, and the results have the bytes of a run
-without Slurm.
+A task that is killed and requeued in the middle of its work loses nothing and does nothing twice, and the results have
+the bytes of a run without Slurm.
 """
 
 from __future__ import annotations
@@ -67,7 +68,8 @@ KillWait=2
 MinJobAge=3600
 NodeName={host} NodeAddr=127.0.0.1 CPUs=2
 PartitionName=debug Nodes={host} Default=YES
-"""  # a requeued job starts again when its credential has expired, by default after two minutes; ended ones are remembered
+# a requeued job starts again when its credential has expired, by default after two minutes; ended ones are remembered
+"""
 
 
 def wait_for(condition: Callable, seconds: float, what: str, pause: float = 0.1):
@@ -93,7 +95,7 @@ def free_ports(count: int) -> list[int]:
 
 
 class Slurm:
-    """A Slurm of this user's own: its daemons are children of this process, and all that it writes lies in one folder."""
+    """A Slurm of this user's own: its daemons are children of this process, all that it writes lies in a folder."""
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.log, self.daemons = folder, folder / "daemons.log", []
@@ -126,7 +128,11 @@ class Slurm:
         wait_for((munge / "socket").is_socket, 30, "munged's socket")
         self.daemon("slurmctld", "-D")
         self.daemon("slurmd", "-D")
-        wait_for(lambda: self.call("sinfo", "--noheader", "--format=%T", check=False).stdout.strip() == "idle", 60, "an idle node")
+        wait_for(
+            lambda: self.call("sinfo", "--noheader", "--format=%T", check=False).stdout.strip() == "idle",
+            60,
+            "an idle node",
+        )
 
     def daemon(self, *command: str) -> None:
         """Start a daemon in the foreground, which also ends when this process is killed."""
@@ -136,7 +142,10 @@ class Slurm:
             self.daemons.append(subprocess.Popen(words, cwd=self.folder, env=self.environment, **streams))
 
     def stop(self) -> None:
-        """End all jobs, since they outlive the daemons, and then the daemons; prints their log, which pytest shows for a failed test."""
+        """End all jobs, since they outlive the daemons, and then the daemons.
+
+        Prints their log, which pytest shows for a failed test.
+        """
         try:
             if (self.folder / "munge/socket").is_socket() and all(daemon.poll() is None for daemon in self.daemons):
                 self.call("scancel", f"--user={os.getuid()}", check=False)
@@ -203,12 +212,17 @@ def finished(results: Path) -> dict[str, tuple[bytes, dict]]:
     targets: dict[Path, list[int]] = {}
     for path, settings, lines in found:
         assert [line["poison"] for line in lines] == [str(trial) for trial in range(POISONS + 1)], path
-        assert {line["target"] for line in lines} == {str(settings["target"])} and path.name == f"attack_w_{settings['target']}.csv"
+        assert {line["target"] for line in lines} == {
+            str(settings["target"])
+        } and path.name == f"attack_w_{settings['target']}.csv"
         targets.setdefault(path.parent, []).append(settings["target"])
     assert len(targets) == MODELS and len(found) == MODELS * TARGETS
     for folder, numbers in targets.items():
         assert numbers == next(iter(targets.values())) and len(set(numbers)) == TARGETS
-        expected = {"attack_w.lock", *(f"attack_w_{number}{ending}" for number in numbers for ending in (".csv", ".run.json"))}
+        expected = {
+            "attack_w.lock",
+            *(f"attack_w_{number}{ending}" for number in numbers for ending in (".csv", ".run.json")),
+        }
         assert {path.name for path in folder.iterdir() if path.suffix != ".writing"} == expected
     return {str(path.relative_to(results)): (path.read_bytes(), settings) for path, settings, _ in found}
 
@@ -219,13 +233,17 @@ def written(results: Path) -> dict[Path, int]:
 
 
 def said(log: str) -> list[tuple[str, bool]]:
-    """What a task's log says of each target that it came to: its place, as in 1 of 3, and whether it was finished before."""
+    """What a task's log says of each target that it came to: its place, as in 1 of 3, and whether it was finished
+    before.
+    """
     found = re.findall(r"target \d+ \((\d+ of \d+)\): .*, (\d+\.\d s|finished before)$", log, re.MULTILINE)
     return [(place, took == "finished before") for place, took in found]
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(bool(MISSING), reason=f"{', '.join(MISSING)} not on this machine (Debian: apt install slurm-wlm munge)")
+@pytest.mark.skipif(
+    bool(MISSING), reason=f"{', '.join(MISSING)} not on this machine (Debian: apt install slurm-wlm munge)"
+)
 def test_a_requeued_job_array_has_the_results_of_a_run_without_slurm(slurm, tmp_path):
     suite, results, others = copied_suite(tmp_path), tmp_path / "results", tmp_path / "others"
     slurm.call("./do_tpoisoning.sh", "purchases", "oneshot", cwd=suite, RESULTS=results, **SETTINGS)
@@ -236,7 +254,12 @@ def test_a_requeued_job_array_has_the_results_of_a_run_without_slurm(slurm, tmp_
     job = slurm.submit(suite, ARRAY)
     numbers = [str(number) for number in range(1, MODELS * TASKS + 1)]
     logs = {number: suite / "logs" / f"{ARRAY[: -len('.sh')]}-{number}.log" for number in numbers}
-    wait_for(lambda: logs["1"].exists() and said(logs["1"].read_text()), 120, "the first target of the first task", pause=0.05)
+    wait_for(
+        lambda: logs["1"].exists() and said(logs["1"].read_text()),
+        120,
+        "the first target of the first task",
+        pause=0.05,
+    )
     slurm.call("scontrol", "requeue", f"{job}_1")
     kept = written(results)
     tasks, texts = slurm.end(job), {number: log.read_text() for number, log in logs.items()}

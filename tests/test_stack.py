@@ -1,6 +1,9 @@
-"""The stack against independent references: per-example gradients of TensorFlow, TensorFlow Privacy's optimiser, plain Keras."""
+"""The stack against independent references: per-example gradients of TensorFlow, TensorFlow Privacy's optimiser, plain
+Keras.
+"""
 
 import math
+import types
 import weakref
 
 import numpy as np
@@ -12,10 +15,13 @@ device.start()
 
 import tensorflow as tf  # noqa: E402
 
-from models import minibatches, networks, stack, tfprivacy  # noqa: E402
-from models.protocols import UNDEFENDED, Shaping  # noqa: E402
-from models.shaping import clip_factors, noise  # noqa: E402
-from models.trainer import Trainer, Training, cells_of  # noqa: E402
+from models import baselines, dense, minibatches, networks, shaping, stack, tfprivacy  # noqa: E402
+from models.shaping import (  # noqa: E402
+    UNDEFENDED,
+    Shaping,
+    noise,  # noqa: E402
+)
+from models.trainer import Trainer, Training  # noqa: E402
 
 SHAPE = (6, 5, 1)
 
@@ -28,7 +34,7 @@ def toy(rows=70, poisons=20, classes=3, seed=0):
 
 
 def per_example_gradients(model, x, y):
-    """Every example's gradient, [examples, *parameter] for each parameter, one backward pass each by tf.vectorized_map."""
+    """Every example's gradient, [examples, *parameter] for each parameter, a pass each by tf.vectorized_map."""
 
     def gradients(example):
         with tf.GradientTape() as tape:
@@ -53,7 +59,7 @@ def test_one_step_is_the_mean_of_clipped_per_example_gradients(network):
     weight = np.random.default_rng(1).integers(0, 2, (70, 6)).astype(np.float32)
     weight[:, :3] = 1
     model = networks.build(network, SHAPE, 3, 7)
-    replicas = stack.Stack(model, [Shaping(clip_norm) for clip_norm in clip_norms], "sgd", 1.0, 7)
+    replicas = stack.Stack(model, [Shaping.clip(clip_norm) for clip_norm in clip_norms], "sgd", 1.0, 7)
     rows = minibatches.Rows.of(x, y, is_poison, 6, weight)
     replicas.train_epoch(rows, minibatches.shuffled(rows, 70, 7, 1))
     gradients = per_example_gradients(model, x, y)
@@ -62,11 +68,16 @@ def test_one_step_is_the_mean_of_clipped_per_example_gradients(network):
         for start, after, values in zip(model.get_weights(), replicas.weights(replica), clipped(gradients, clip_norm)):
             expected = values[seen].sum(0) / seen.sum()
             assert np.abs((start - after) - expected).max() < 1e-6
-            assert np.abs((start - after) * seen.sum() - values[seen].sum(0)).max() < 1e-5 * max(1, np.abs(values[seen].sum(0)).max())
+            assert np.abs((start - after) * seen.sum() - values[seen].sum(0)).max() < 1e-5 * max(
+                1, np.abs(values[seen].sum(0)).max()
+            )
 
 
 def convolutional(name):
-    """Networks with convolutions, on images of 10 x 9: the paper's; and others, in whose second convolution the Gram matrices are cheaper."""
+    """Networks with convolutions, on images of 10 x 9: the paper's.
+
+    And others, in whose second convolution the Gram matrices are cheaper.
+    """
     keras = tf.keras.layers
     if name == "badnet":
         return networks.build("badnet", (10, 9, 1), 3, 7)
@@ -91,32 +102,38 @@ def test_a_convolutional_step_is_the_mean_of_clipped_per_example_gradients(name,
     weight = np.ones((40, 1), np.float32)
     weight[5] = 0
     rows = minibatches.Rows.of(x, y, np.arange(40) >= 30, 1, weight)
-    replica = stack.Stack(model, [Shaping(clip_norm)], "sgd", 1.0, 7)
+    replica = stack.Stack(model, [Shaping.clip(clip_norm)], "sgd", 1.0, 7)
     replica.train_epoch(rows, minibatches.shuffled(rows, 40, 7, 1))
     gradients = per_example_gradients(model, x, y)
     seen = weight[:, 0] > 0
     assert name == "badnet" or any(
-        2 * layer.output_shape[1] ** 2 * layer.output_shape[2] ** 2 <= layer.kernel.shape.num_elements() for layer in model.layers[:3:2]
+        2 * layer.output_shape[1] ** 2 * layer.output_shape[2] ** 2 <= layer.kernel.shape.num_elements()
+        for layer in model.layers[:3:2]
     )
     for start, after, values in zip(model.get_weights(), replica.weights(0), clipped(gradients, clip_norm)):
-        assert np.abs((start - after) * seen.sum() - values[seen].sum(0)).max() < 1e-5 * max(1, np.abs(values[seen].sum(0)).max())
+        assert np.abs((start - after) * seen.sum() - values[seen].sum(0)).max() < 1e-5 * max(
+            1, np.abs(values[seen].sum(0)).max()
+        )
     hits = replica.hits(rows.x, rows.y)
     model.set_weights(replica.weights(0))
     assert np.array_equal(hits[0], model.predict(x, verbose=0).argmax(1) == y)
 
 
 @pytest.mark.parametrize(
-    ("network", "optimizer", "rate"), [("lr", "adam", 0.01), ("shallow-mlp", "sgd", 0.04), ("shallow-mlp", "adam", 0.001)]
+    ("network", "optimizer", "rate"),
+    [("lr", "adam", 0.01), ("shallow-mlp", "sgd", 0.04), ("shallow-mlp", "adam", 0.001)],
 )
 def test_an_epoch_agrees_with_tensorflow_privacy(network, optimizer, rate, subtask):
     x, y = subtask.x_train[:1000], subtask.y_train[:1000]  # 300 a batch: the last one is smaller
     is_poison = np.arange(1000) >= 900
     weight = np.ones((1000, 3), np.float32)
     weight[::3, 2] = 0
-    shapings = [UNDEFENDED, Shaping(0.5), Shaping(4.0)]
+    shapings = [UNDEFENDED, Shaping.clip(0.5), Shaping.clip(4.0)]
     model = networks.build(network, subtask.shape, 2, 215)
     rows = minibatches.Rows.of(x, y, is_poison, 3, weight)
-    ours, theirs = (engine(model, shapings, optimizer, rate, 215) for engine in (stack.Stack, tfprivacy.TensorFlowPrivacy))
+    ours, theirs = (
+        engine(model, shapings, optimizer, rate, 215) for engine in (stack.Stack, tfprivacy.TensorFlowPrivacy)
+    )
     for engine in (ours, theirs):
         engine.train_epoch(rows, minibatches.shuffled(rows, 300, 215, 1))
     for replica in range(3):
@@ -130,7 +147,9 @@ def test_full_epoch_of_the_papers_training_agrees_with_tensorflow_privacy(subtas
     is_poison = np.zeros(10800, bool)
     model = networks.build("lr", subtask.shape, 2, 215)
     rows = minibatches.Rows.of(subtask.x_train, subtask.y_train, is_poison, 1)
-    engines = [engine(model, [Shaping(1.0)], "adam", 0.01, 215) for engine in (stack.Stack, tfprivacy.TensorFlowPrivacy)]
+    engines = [
+        engine(model, [Shaping.clip(1.0)], "adam", 0.01, 215) for engine in (stack.Stack, tfprivacy.TensorFlowPrivacy)
+    ]
     for engine in engines:
         engine.train_epoch(rows, minibatches.shuffled(rows, 300, 215, 1))
     for mine, reference in zip(*(engine.weights(0) for engine in engines)):
@@ -142,18 +161,22 @@ def test_an_epoch_with_convolutions_agrees_with_tensorflow_privacy(clip_norm, su
     x, y = subtask.x_train[:250], subtask.y_train[:250]
     rows = minibatches.Rows.of(x, y, np.arange(250) >= 200, 1)
     model = networks.build("badnet", subtask.shape, 2, 215)
-    engines = [engine(model, [Shaping(clip_norm)], "sgd", 0.01, 215) for engine in (stack.Stack, tfprivacy.TensorFlowPrivacy)]
+    engines = [
+        engine(model, [Shaping.clip(clip_norm)], "sgd", 0.01, 215)
+        for engine in (stack.Stack, tfprivacy.TensorFlowPrivacy)
+    ]
     for engine in engines:
         engine.train_epoch(rows, minibatches.shuffled(rows, 100, 215, 1))
     for mine, reference, start in zip(*(engine.weights(0) for engine in engines), model.get_weights()):
         assert np.abs(mine - reference).max() < min(1e-4, 1e-3 * np.abs(mine - start).max())
 
 
-def test_clip_factors_bound_the_norm():
+def test_clip_weights_bound_the_norm():
     norms = np.array([[0.0, 1e-6, 0.5, 1.0, 2.0, 1e6]] * 3, np.float32)
-    factors = clip_factors(tf.constant(norms**2), tf.constant([1.0, 0.3, math.inf])).numpy()
-    assert (factors * norms <= np.array([[1.0], [0.3], [math.inf]]) * (1 + 1e-6)).all()
-    assert np.allclose(factors[0], [1, 1, 1, 1, 0.5, 1e-6], rtol=1e-6) and (factors[2] == 1).all()
+    batch = types.SimpleNamespace(squared_norms=tf.constant(norms**2))
+    weights = shaping.clip(batch, tf.constant([[1.0], [0.3], [math.inf]])).numpy()
+    assert (weights * norms <= np.array([[1.0], [0.3], [math.inf]]) * (1 + 1e-6)).all()
+    assert np.allclose(weights[0], [1, 1, 1, 1, 0.5, 1e-6], rtol=1e-6) and (weights[2] == 1).all()
 
 
 def test_noise_is_standard_normal_and_independent():
@@ -177,16 +200,22 @@ def test_noise_is_standard_normal_and_independent():
 
 
 def test_each_replica_adds_its_own_amount_of_noise():
-    """Steps with a clip norm of nearly 0, so that a parameter's change is the noise alone: its scale, and its independence in training."""
+    """Steps with a clip norm of nearly 0, so that a parameter's change is the noise alone: its scale, and its
+    independence in training.
+    """
     x, y, is_poison = toy()
     stds = [0.0, 0.5, 2.0]
-    replicas = stack.Stack(networks.build("shallow-mlp", SHAPE, 3, 7), [Shaping(1e-7, std) for std in stds], "sgd", 1.0, 7)
+    replicas = stack.Stack(
+        networks.build("shallow-mlp", SHAPE, 3, 7), [Shaping.clip(1e-7, std) for std in stds], "sgd", 1.0, 7
+    )
     rows = minibatches.Rows.of(x, y, is_poison, 3)
     changes = []
     for epoch in (1, 2):
         before = [replicas.weights(replica) for replica in range(3)]
         replicas.train_epoch(rows, minibatches.shuffled(rows, 70, 7, epoch))
-        changes.append([[(a - b) * 70 for a, b in zip(before[replica], replicas.weights(replica))] for replica in range(3)])
+        changes.append(
+            [[(a - b) * 70 for a, b in zip(before[replica], replicas.weights(replica))] for replica in range(3)]
+        )
     for step in changes:
         for values in step[0]:
             assert np.abs(values).max() < 1e-5
@@ -205,7 +234,11 @@ def test_batches_hold_every_row_once_clean_rows_first():
     is_poison = np.random.default_rng(0).random(1010) < 0.3
     rows = minibatches.Rows.of(np.zeros((1010, 1), np.float32), np.zeros(1010), is_poison, 1)
     epoch = minibatches.shuffled(rows, 100, 215, 3)
-    assert sorted(epoch.order.tolist()) == list(range(1010)) and len(epoch.clean) == 11 and epoch.clean.sum() == (~is_poison).sum()
+    assert (
+        sorted(epoch.order.tolist()) == list(range(1010))
+        and len(epoch.clean) == 11
+        and epoch.clean.sum() == (~is_poison).sum()
+    )
     assert epoch.starts.tolist() == [*range(0, 1001, 100), 1010]
     for start, count in zip(epoch.starts, epoch.clean):
         chosen = is_poison[epoch.order[start : start + 100]]
@@ -216,7 +249,9 @@ def test_batches_hold_every_row_once_clean_rows_first():
 
 
 def test_replicas_with_poisons_of_their_own_see_the_batches_that_each_would_see_alone():
-    """Two replicas, each with its own 30 poisons in the slots behind 100 clean rows: the same training as one after the other."""
+    """Two replicas, each with its own 30 poisons in the slots behind 100 clean rows: the same training as one after the
+    other.
+    """
     x, y, _ = toy(160, 60)
     own = [np.r_[:100, 100:130], np.r_[:100, 130:160]]
     model = networks.build("shallow-mlp", SHAPE, 3, 7)
@@ -232,15 +267,22 @@ def test_replicas_with_poisons_of_their_own_see_the_batches_that_each_would_see_
     together, record, epoch = train(x, y, np.arange(160) >= 100, weight, np.r_[:130, 100:130])
     assert len(epoch.order) == 160 and len(epoch.clean) == 4
     for replica, rows in enumerate(own):
-        alone, expected, its_epoch = train(x[rows], y[rows], np.arange(130) >= 100, np.ones((130, 1), np.float32), np.arange(130))
+        alone, expected, its_epoch = train(
+            x[rows], y[rows], np.arange(130) >= 100, np.ones((130, 1), np.float32), np.arange(130)
+        )
         assert epoch.clean.tolist() == its_epoch.clean.tolist()
         seen = np.isin(epoch.order, rows)
         assert np.array_equal(epoch.order[seen], rows[its_epoch.order])
         for mine, reference in zip(together.weights(replica), alone.weights(0)):
             assert np.abs(mine - reference).max() < 1e-6
-        assert np.allclose(record.norms(replica)[seen], expected.norms(0), rtol=1e-4) and np.isnan(record.norms(replica)[~seen]).all()
+        assert (
+            np.allclose(record.norms(replica)[seen], expected.norms(0), rtol=1e-4)
+            and np.isnan(record.norms(replica)[~seen]).all()
+        )
         for part in ("clean", "poison"):
-            for mine, reference in zip(record.batch_means(replica, part, "kernel"), expected.batch_means(0, part, "kernel")):
+            for mine, reference in zip(
+                record.batch_means(replica, part, "kernel"), expected.batch_means(0, part, "kernel")
+            ):
                 assert np.allclose(mine, reference, atol=1e-6)
 
 
@@ -249,7 +291,7 @@ def test_record_is_what_per_example_gradients_say(network):
     x, y, is_poison = toy()
     clip_norms = [math.inf, 0.5]
     model = networks.build(network, SHAPE, 3, 7)
-    replicas = stack.Stack(model, [Shaping(clip_norm) for clip_norm in clip_norms], "sgd", 0.0001, 7)
+    replicas = stack.Stack(model, [Shaping.clip(clip_norm) for clip_norm in clip_norms], "sgd", 0.0001, 7)
     weight = np.ones((70, 2), np.float32)
     weight[3, 1] = weight[69, 1] = 0
     rows = minibatches.Rows.of(x, y, is_poison, 2, weight)
@@ -272,7 +314,10 @@ def test_record_is_what_per_example_gradients_say(network):
         poisons = is_poison[first]
         expected = kernel[first][poisons] @ mean / (norms[poisons] * np.linalg.norm(mean))
         ours = record.cosines(replica)[: poisons.sum()]
-        assert np.allclose(ours[seen[poisons]], expected[seen[poisons]], atol=1e-4) and np.isnan(ours[~seen[poisons]]).all()
+        assert (
+            np.allclose(ours[seen[poisons]], expected[seen[poisons]], atol=1e-4)
+            and np.isnan(ours[~seen[poisons]]).all()
+        )
 
 
 def test_batches_without_poison_do_not_count_in_its_mean():
@@ -287,7 +332,7 @@ def test_batches_without_poison_do_not_count_in_its_mean():
 
 def test_recording_changes_no_bit_and_reset_starts_anew(subtask):
     is_poison = np.arange(2000) >= 1500
-    shapings = [UNDEFENDED, *(Shaping(clip_norm, std) for clip_norm in (0.1, 4.0) for std in (0.0, 0.1))]
+    shapings = [UNDEFENDED, *(Shaping.clip(clip_norm, std) for clip_norm in (0.1, 4.0) for std in (0.0, 0.1))]
     rows = minibatches.Rows.of(subtask.x_train[:2000], subtask.y_train[:2000], is_poison, 5)
     replicas = stack.Stack(networks.build("lr", subtask.shape, 2, 215), shapings, "adam", 0.01, 215)
     outcomes = []
@@ -295,16 +340,18 @@ def test_recording_changes_no_bit_and_reset_starts_anew(subtask):
         replicas.reset()
         for epoch in (1, 2):
             replicas.train_epoch(rows, minibatches.shuffled(rows, 300, 215, epoch), record)
-        outcomes.append(np.concatenate([values.reshape(-1) for replica in range(5) for values in replicas.weights(replica)]))
+        outcomes.append(
+            np.concatenate([values.reshape(-1) for replica in range(5) for values in replicas.weights(replica)])
+        )
     assert np.array_equal(outcomes[0], outcomes[1]) and np.array_equal(outcomes[0], outcomes[2])
 
 
 def test_a_replica_does_what_it_does_alone(subtask):
     is_poison = np.zeros(1000, bool)
-    shapings = [UNDEFENDED, Shaping(0.1), Shaping(1.0, 0.1), Shaping(8.0, 0.001)]
+    shapings = [UNDEFENDED, Shaping.clip(0.1), Shaping.clip(1.0, 0.1), Shaping.clip(8.0, 0.001)]
     model = networks.build("lr", subtask.shape, 2, 215)
     outcomes = []
-    for chosen in [shapings, *([shaping] for shaping in shapings)]:
+    for chosen in [shapings, *([one] for one in shapings)]:
         replicas = stack.Stack(model, chosen, "adam", 0.01, 215)
         rows = minibatches.Rows.of(subtask.x_train[:1000], subtask.y_train[:1000], is_poison, len(chosen))
         replicas.train_epoch(rows, minibatches.shuffled(rows, 300, 215, 1))
@@ -318,14 +365,16 @@ def test_hits_are_kerass_predictions(subtask, monkeypatch):
     model = networks.build("shallow-mlp", subtask.shape, 2, 3)
     replicas = stack.Stack(model, [UNDEFENDED], "sgd", 0.1, 3)
     hits = replicas.hits(tf.constant(subtask.x_test.reshape(2000, -1)), tf.constant(subtask.y_test))
-    assert hits.shape == (1, 2000) and np.array_equal(hits[0], model.predict(subtask.x_test, verbose=0).argmax(1) == subtask.y_test)
+    assert hits.shape == (1, 2000) and np.array_equal(
+        hits[0], model.predict(subtask.x_test, verbose=0).argmax(1) == subtask.y_test
+    )
 
 
 def test_the_largest_logit_is_an_argmaxs_first(monkeypatch):
     logits = np.random.default_rng(5).integers(-2, 3, (3, 7, 200)).astype(np.float32)  # many are equal
-    assert np.array_equal(stack._largest(tf.constant(logits)), logits.argmax(1))
-    monkeypatch.setattr(stack, "COMPARED_CLASSES", 6)
-    assert np.array_equal(stack._largest(tf.constant(logits)), logits.argmax(1))
+    assert np.array_equal(dense.largest(tf.constant(logits)), logits.argmax(1))
+    monkeypatch.setattr(dense, "COMPARED_CLASSES", 6)
+    assert np.array_equal(dense.largest(tf.constant(logits)), logits.argmax(1))
 
 
 @pytest.mark.parametrize("count", [1, 2])
@@ -334,14 +383,18 @@ def test_right_ones_are_counted_as_often_as_a_replica_sees_them(count, subtask, 
     x, y, is_poison = subtask.x_train[:1000], subtask.y_train[:1000], np.arange(1000) >= 900
     weight = np.random.default_rng(3).integers(0, 4, (1000, count)).astype(np.float32)
     rows = minibatches.Rows.of(x, y, is_poison, count, weight)
-    replicas = stack.Stack(networks.build("shallow-mlp", subtask.shape, 2, 3), [UNDEFENDED, Shaping(1.0)][:count], "sgd", 0.1, 3)
+    replicas = stack.Stack(
+        networks.build("shallow-mlp", subtask.shape, 2, 3), [UNDEFENDED, Shaping.clip(1.0)][:count], "sgd", 0.1, 3
+    )
     replicas.train_epoch(rows, minibatches.shuffled(rows, 100, 3, 1))
     seen = replicas.hits(rows.x, rows.y).T * weight
     assert np.array_equal(replicas.right(rows), [seen[~is_poison].sum(0), seen[is_poison].sum(0)])
 
 
 def test_a_network_that_the_stack_cannot_train_is_refused():
-    model = tf.keras.Sequential([tf.keras.layers.InputLayer((4,)), tf.keras.layers.Dense(3, "tanh"), tf.keras.layers.Dense(2)])
+    model = tf.keras.Sequential(
+        [tf.keras.layers.InputLayer((4,)), tf.keras.layers.Dense(3, "tanh"), tf.keras.layers.Dense(2)]
+    )
     with pytest.raises(ValueError, match="relu"):
         stack.Stack(model, [UNDEFENDED], "sgd", 0.1, 3)
     layers = [tf.keras.layers.InputLayer(SHAPE), tf.keras.layers.Conv2D(2, 2, 2, activation="relu")]
@@ -358,7 +411,7 @@ def test_a_network_that_the_stack_cannot_train_is_refused():
 @pytest.mark.parametrize("optimizer", ["adam", "sgd"])
 def test_the_replicas_that_are_kept_go_on_as_if_nothing_had_happened(optimizer):
     x, y, is_poison = toy()
-    shapings = [UNDEFENDED, Shaping(0.1), Shaping(0.5, 0.2), Shaping(4.0), Shaping(0.1, 0.1)]
+    shapings = [UNDEFENDED, Shaping.clip(0.1), Shaping.clip(0.5, 0.2), Shaping.clip(4.0), Shaping.clip(0.1, 0.1)]
     weight = np.random.default_rng(3).integers(0, 2, (70, 5)).astype(np.float32)
     model, kept = networks.build("shallow-mlp", SHAPE, 3, 7), [4, 0, 2]
     whole, shrunk = (stack.Stack(model, shapings, optimizer, 0.01, 7) for _ in range(2))
@@ -379,7 +432,9 @@ def test_the_replicas_that_are_kept_go_on_as_if_nothing_had_happened(optimizer):
     for order in orders:
         shrunk.train_epoch(rows, order)
     for replica in range(5):
-        assert all(np.array_equal(ours, theirs) for ours, theirs in zip(shrunk.weights(replica), whole.weights(replica)))
+        assert all(
+            np.array_equal(ours, theirs) for ours, theirs in zip(shrunk.weights(replica), whole.weights(replica))
+        )
 
 
 @pytest.mark.parametrize("optimizer", ["adam", "sgd"])
@@ -414,10 +469,11 @@ def test_what_is_left_over_can_join_the_last_batch():
     assert np.diff(minibatches.shuffled(rows, 100, 7, 1, short_last=False).starts).tolist() == [70]
 
 
-def test_engines_leave_the_memory_when_more_replicas_are_wanted_than_may_be_there(subtask, tmp_path):
-    training = Training("subtask", "lr", "stack", "adam", 300, 1, 215)
+def test_engines_leave_the_memory_when_more_replicas_are_wanted_than_may_be_there(subtask):
+    training = Training.published(subtask.name, "lr", epochs=1)
     first, second, third = (
-        cells_of(training, [Shaping(clip_norm), Shaping(2 * clip_norm)], None, lambda name: tmp_path / name, {}) for clip_norm in (1, 4, 16)
+        baselines.clean_cells(training, [Shaping.clip(clip_norm), Shaping.clip(2 * clip_norm)], None)
+        for clip_norm in (1, 4, 16)
     )
     trainer = Trainer(training, subtask, most=4)
     engines = [weakref.ref(trainer.engine(group)) for group in (first, second, first)]

@@ -15,6 +15,7 @@ from conftest import REPOSITORY, refused
 
 from models import privacy
 from poisons import label_flip, poison_set
+from results import layout
 
 SUBTASK = ("python3", "train.py", "--dataset", "subtask", "--network", "lr")
 POISONS = REPOSITORY / "datasets/poisons/indiscriminate/label-flips"
@@ -31,6 +32,8 @@ def lines(path):
     ("options", "named", "mend"),
     [
         (["--dataset", "mnist"], "--dataset", "subtask"),
+        (["--shaping", "clip:4:0:1"], "--shaping: 'clip:4:0:1'", "clip:clip_norm"),
+        (["--shaping", "undefended:noise_std=1", "--engine", "tfprivacy"], "--engine tfprivacy", "--engine stack"),
         (["--network", "resnet"], "--network", "shallow-mlp"),
         (["--network", "shallow-mlp"], "--network shallow-mlp", "choose one of lr"),
         (["--clip-norm", "0"], "--clip-norm: '0'", "above 0"),
@@ -55,7 +58,7 @@ def lines(path):
         (["--baseline", "model.keras"], "--baseline", "--poison"),
         (["--poison", FLIPS, "--baseline", "no/such/model.keras"], "--baseline no/such/model.keras", ".keras"),
         (["--poison", FLIPS, "--baseline", REPOSITORY / "pyproject.toml"], "pyproject.toml", ".keras"),
-        (["--poison", FLIPS, "--baseline", MLP, "--retrain"], "best.keras", "lr on subtask"),
+        (["--poison", FLIPS, "--baseline", MLP, "--retrain"], "best.keras", "lr on fashion_mnist_3_4.1.0"),
         (["--frobnicate"], "--frobnicate", "--help"),
     ],
 )
@@ -70,7 +73,10 @@ def test_bad_options_are_refused_before_anything_is_written(options, named, mend
     [
         lambda path: path.with_suffix(".npz").write_bytes(FLIPS.read_bytes()[:-30]),
         lambda path: poison_set.save(
-            path.with_suffix(".npz"), {"attack": "own", "dataset": "fashion_mnist_3_4.1.0"}, [0], instances=np.full((1, 784), np.nan)
+            path.with_suffix(".npz"),
+            {"attack": "own", "dataset": "fashion_mnist_3_4.1.0"},
+            [0],
+            instances=np.full((1, 784), np.nan),
         ),
         lambda path: path.with_suffix(".pkl").write_bytes(pickle.dumps([argparse.Namespace()])),
     ],
@@ -87,7 +93,9 @@ def test_bad_poison_files_are_refused_before_anything_is_written(make, workplace
 def test_two_files_of_one_name_are_refused(workplace, tmp_path_factory):
     copy = tmp_path_factory.mktemp("copy") / FLIPS.name
     copy.write_bytes(FLIPS.read_bytes())
-    assert "more than one file would be filed under label-flips/" in refused(workplace.run(*SUBTASK, "--poison", FLIPS, copy))
+    assert "more than one file would be filed under label-flips/" in refused(
+        workplace.run(*SUBTASK, "--poison", FLIPS, copy)
+    )
     assert not list(workplace.folder.iterdir())
 
 
@@ -107,7 +115,9 @@ def test_baseline_is_kept_best_and_final(workplace, subtask):
     assert config["best_test_acc"] == max(accuracies) > 0.9 and config["final_test_acc"] == accuracies[-1]
     for name, expected in (("best", max(accuracies)), ("final", accuracies[-1])):
         model = tf.keras.models.load_model(folder / f"{name}.keras")
-        assert np.mean(model.predict(subtask.x_test, verbose=0).argmax(1) == subtask.y_test) == pytest.approx(expected, abs=0.0011)
+        assert np.mean(model.predict(subtask.x_test, verbose=0).argmax(1) == subtask.y_test) == pytest.approx(
+            expected, abs=0.0011
+        )
 
     before = {path: path.stat().st_mtime_ns for path in folder.iterdir()}
     workplace.succeed(*SUBTASK, "--epochs", "3")
@@ -124,7 +134,10 @@ def test_clean_models_under_dp_are_filed_by_their_shaping_and_what_they_reached(
     for folder, noise_multiplier, epsilon in zip(folders, (0.0, 0.5), ("inf", str(spent))):
         (history,) = lines(folder / "history.csv")
         reached = f"epoch_1_acc_{float(history['test_acc']):.4f}_eps_{epsilon}"
-        assert folder.name == f"dp_lr_300_1_0.01_1000.0_1e-05_1.0_{noise_multiplier}_{reached}" and history["epsilon"] == epsilon
+        assert (
+            folder.name == f"dp_lr_300_1_0.01_1000.0_1e-05_1.0_{noise_multiplier}_{reached}"
+            and history["epsilon"] == epsilon
+        )
     times = {path: path.stat().st_mtime_ns for folder in folders for path in folder.iterdir()}
     workplace.succeed(*SUBTASK, "--epochs", "1", "--shaping", "1", "1:0.5")
     assert times == {path: path.stat().st_mtime_ns for path in (workplace.models / "subtask").glob("*/*")}
@@ -146,11 +159,23 @@ def test_same_seed_same_bytes_another_seed_other_numbers(workplace, tmp_path_fac
 
     for name in workplace.written():
         table = lines(workplace.results / name)
-        assert list(table[0]) == ["epoch", "n_poison", "baseline_acc", "test_acc", "train_acc_clean", "train_acc_poison", "epsilon"]
+        assert list(table[0]) == [
+            "epoch",
+            "n_poison",
+            "baseline_acc",
+            "test_acc",
+            "train_acc_clean",
+            "train_acc_poison",
+            "epsilon",
+        ]
         assert [line["epoch"] for line in table] == ["1", "2"] and table[0]["n_poison"] == "540"
         assert (float(table[0]["epsilon"]) < np.inf) == ("_0.0/" not in name and "vanilla" not in name)
     run = json.loads((workplace.results / name).with_name("run.json").read_text())
-    assert run["settings"]["seed"] == 215 and len(run["settings"]["poison_sha256"]) == 64 and run["wall_seconds"] > 0
+    settings = run["settings"]
+    assert settings["seed"] == 215 and len(settings["poison_sha256"]) == 64 and run["wall_seconds"] > 0
+    poisons = ("dataset", "attack", "n_poison", "clean_rows", "ratio", "poison")
+    whole = [layout.SUBTASK, "label-flips", 540, 10800, 0.05, {"ratio": 0.05, "seed": 215}]
+    assert [settings[part] for part in poisons] == whole and layout.SUBTASK in settings["poison_set"]
 
 
 def test_only_what_is_missing_or_damaged_is_written_again(workplace):
@@ -180,14 +205,21 @@ def test_retraining_starts_from_the_baseline_and_another_one_is_filed_apart(work
         assert "_random_0.05_retrain/vanilla_lr_300_1_1e-09" in name
         run = json.loads((workplace.results / name).with_name("run.json").read_text())["settings"]
         if "_from_" in name:
-            assert name.split("_from_")[1][:8] == run["retrained_from_sha256"][:8] == hashlib.sha256(own.read_bytes()).hexdigest()[:8]
+            assert (
+                name.split("_from_")[1][:8]
+                == run["baseline_sha256"][:8]
+                == hashlib.sha256(own.read_bytes()).hexdigest()[:8]
+            )
             assert float(line["baseline_acc"]) == float(lines(own.with_name("history.csv"))[-1]["test_acc"])
+        assert (run["start"], run["baseline"]) == ("retrain", "own" if "_from_" in name else "kept")
         assert line["test_acc"] == line["baseline_acc"]  # a step of 1e-9 changes no prediction
 
 
 def test_reference_engine_gives_the_same_story(workplace):
     for engine in ("stack", "tfprivacy"):
-        workplace.succeed(*SUBTASK, "--poison", FLIPS, "--undefended", "--clip-norm", "1", "--epochs", "1", "--engine", engine)
+        workplace.succeed(
+            *SUBTASK, "--poison", FLIPS, "--undefended", "--clip-norm", "1", "--epochs", "1", "--engine", engine
+        )
     written = {name: float(lines(workplace.results / name)[0]["test_acc"]) for name in workplace.written()}
     assert len(written) == 4
     for name, accuracy in written.items():
@@ -214,7 +246,20 @@ def test_killed_sweeps_end_as_an_undisturbed_one(workplace, tmp_path_factory):
     from conftest import Workplace
 
     files = [POISONS / f"fashion_mnist_3_4.1.0_random_{ratio}.npz" for ratio in (0.01, 0.02, 0.03, 0.04, 0.05)]
-    grid = (*SUBTASK, "--poison", *files, "--undefended", "--clip-norm", "0.1", "4", "--noise-std", "0", "0.1", "--epochs", "6")
+    grid = (
+        *SUBTASK,
+        "--poison",
+        *files,
+        "--undefended",
+        "--clip-norm",
+        "0.1",
+        "4",
+        "--noise-std",
+        "0",
+        "0.1",
+        "--epochs",
+        "6",
+    )
     workplace.succeed(*grid)
     expected = workplace.written()
     disturbed = Workplace(tmp_path_factory.mktemp("disturbed"))
@@ -235,7 +280,10 @@ def test_killed_sweeps_end_as_an_undisturbed_one(workplace, tmp_path_factory):
         process.communicate()
         for path, modified in finished.items():
             assert path.stat().st_mtime_ns == modified, f"{path} was finished and is written again"
-        finished = {path: path.with_name("attack_results.csv").stat().st_mtime_ns for path in disturbed.results.rglob("run.json")}
+        finished = {
+            path: path.with_name("attack_results.csv").stat().st_mtime_ns
+            for path in disturbed.results.rglob("run.json")
+        }
         finished = {path.with_name("attack_results.csv"): modified for path, modified in finished.items()}
     assert killed >= 4
     disturbed.succeed(*grid)
@@ -244,16 +292,23 @@ def test_killed_sweeps_end_as_an_undisturbed_one(workplace, tmp_path_factory):
 
 @pytest.mark.slow
 def test_label_flips_hurt_and_clipping_steadies(workplace, tmp_path_factory, subtask):
-    """The effect of the paper in a two-sided band, over three draws: flips at ratio 0.4 cost accuracy, and less of it where gradients are clipped."""
+    """The effect of the paper in a two-sided band, over three draws: flips at ratio 0.4 cost accuracy, and less of it
+    where gradients are clipped.
+    """
     drops = []
     for seed in (1, 2, 3):
-        rows, labels = label_flip.craft(subtask.y_train, 2, 0.4, seed)
+        flips = label_flip.craft(subtask, 0.4, seed)
         path = tmp_path_factory.mktemp("poisons") / "flips.npz"
-        poison_set.save(path, {"attack": "label-flips", "dataset": subtask.name, "seed": seed}, labels, rows=rows)
+        settings = {"attack": "label-flips", "dataset": subtask.name, "seed": seed}
+        poison_set.save(path, settings, flips.labels, rows=flips.rows)
         workplace.succeed(*SUBTASK, "--poison", path, "--undefended", "--clip-norm", "1", "--seed", seed)
         folder = workplace.results / "ipoisoning/label-flips/flips"
-        tables = [lines(next(folder.glob(f"{kind}_*_seed_{seed}")) / "attack_results.csv") for kind in ("vanilla", "dp")]
-        drops.append([float(table[0]["baseline_acc"]) - np.mean([float(line["test_acc"]) for line in table]) for table in tables])
+        tables = [
+            lines(next(folder.glob(f"{kind}_*_seed_{seed}")) / "attack_results.csv") for kind in ("vanilla", "dp")
+        ]
+        drops.append(
+            [float(table[0]["baseline_acc"]) - np.mean([float(line["test_acc"]) for line in table]) for table in tables]
+        )
     undefended, shaped = np.mean(drops, 0)
     assert 0.015 < undefended < 0.15
     assert 0.005 < shaped < 0.5 * undefended + 0.01

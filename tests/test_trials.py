@@ -10,7 +10,7 @@ from models import device
 device.start()
 
 from models import minibatches, networks, stack, trials  # noqa: E402
-from models.protocols import UNDEFENDED, Shaping  # noqa: E402
+from models.shaping import UNDEFENDED, Shaping  # noqa: E402
 
 EPOCHS, POISONS = 4, 14
 
@@ -32,7 +32,10 @@ def small(purchases):
 @pytest.fixture(scope="module")
 def poisons(small):
     """Poisons ever nearer to the target: labels of class 4 on blends of the target and rows of that class."""
-    base, shares = small.x_train[small.y_train == 4][:POISONS], np.linspace(0.2, 1.0, POISONS, dtype=np.float32)[:, np.newaxis]
+    base, shares = (
+        small.x_train[small.y_train == 4][:POISONS],
+        np.linspace(0.2, 1.0, POISONS, dtype=np.float32)[:, np.newaxis],
+    )
     return (shares * target_of(small) + (1 - shares) * base).astype(np.float32), np.full(POISONS, 4, np.int32)
 
 
@@ -61,7 +64,10 @@ def run(small, clean, poisons, mode, shaping=UNDEFENDED, stop_at_first=False, wa
 
 
 def alone(small, clean, x, y, places, shaping, epochs):
-    """Re-train on the clean rows and these poisons at these places, a training of its own; yields the target's probabilities and the test accuracy."""
+    """Re-train on the clean rows and these poisons at these places, a training of its own.
+
+    Yields the target's probabilities and the test accuracy.
+    """
     engine = stack.Stack(clean, [shaping], "adam", 0.04, 215)
     x, y = np.concatenate([small.x_train, x]), np.concatenate([small.y_train, y])
     rows = minibatches.Rows.of(x, y, np.arange(len(y)) >= 420, 1, slots=np.concatenate([np.arange(420), places]))
@@ -70,14 +76,16 @@ def alone(small, clean, x, y, places, shaping, epochs):
         yield engine.probabilities(target_of(small)[np.newaxis])[0, 0], engine.hits(small.x_test, small.y_test).mean()
 
 
-@pytest.mark.parametrize("shaping", [UNDEFENDED, Shaping(0.5), Shaping(1.0, 0.05)])
+@pytest.mark.parametrize("shaping", [UNDEFENDED, Shaping.clip(0.5), Shaping.clip(1.0, 0.05)])
 def test_a_oneshot_trial_is_a_training_on_its_poison_alone(shaping, small, clean, poisons):
     ended = run(small, clean, poisons, "oneshot", shaping)
     assert [trial.poison for trial in ended] == list(range(POISONS + 1))
     for trial in (ended[1], ended[9], ended[POISONS]):  # of both groups
         x, y = (values[trial.poison - 1 : trial.poison] for values in poisons)
         history = list(alone(small, clean, x, y, [420], shaping, trial.epoch))
-        assert np.allclose(trial.probabilities, history[-1][0], atol=2e-4) and abs(trial.test_acc - history[-1][1]) < 0.01
+        assert (
+            np.allclose(trial.probabilities, history[-1][0], atol=2e-4) and abs(trial.test_acc - history[-1][1]) < 0.01
+        )
         assert trial.success == (history[-1][0].argmax() == 4)
         assert not any(probabilities.argmax() == 4 for probabilities, _ in history[:-1])
         assert trial.success or trial.epoch == EPOCHS
@@ -85,12 +93,14 @@ def test_a_oneshot_trial_is_a_training_on_its_poison_alone(shaping, small, clean
 
 def test_a_multipoison_trial_is_a_training_on_the_first_poisons(small, clean, poisons, monkeypatch):
     monkeypatch.setattr(trials, "GROUPS", (4, 40))
-    ended = run(small, clean, poisons, "multipoison", Shaping(0.2), epochs=2)
+    ended = run(small, clean, poisons, "multipoison", Shaping.clip(0.2), epochs=2)
     for trial in (ended[2], ended[8]):
         x, y = (values[: trial.poison] for values in poisons)
-        engine_rows = trials.rows_of(trials.Setting(small, "multipoison", 50, 2, 215), *poisons, range(trial.poison, trial.poison + 1))
+        engine_rows = trials.rows_of(
+            trials.Setting(small, "multipoison", 50, 2, 215), *poisons, range(trial.poison, trial.poison + 1)
+        )
         assert engine_rows.weight.numpy()[420:, 0].tolist() == [1] * trial.poison + [0] * (POISONS - trial.poison)
-        engine = stack.Stack(clean, [Shaping(0.2)], "adam", 0.04, 215)
+        engine = stack.Stack(clean, [Shaping.clip(0.2)], "adam", 0.04, 215)
         for epoch in range(1, trial.epoch + 1):
             engine.train_epoch(engine_rows, minibatches.shuffled(engine_rows, 50, 215, epoch, short_last=False))
         assert np.allclose(trial.probabilities, engine.probabilities(target_of(small)[np.newaxis])[0, 0], atol=2e-4)
@@ -101,7 +111,8 @@ def test_the_control_sees_no_poison_and_changes_nothing_for_the_others(small, cl
     history = list(alone(small, clean, *(values[:0] for values in poisons), np.arange(0), UNDEFENDED, EPOCHS))
     control = ended[0]
     assert control.poison == 0 and not control.success and control.epoch == EPOCHS
-    assert control.probabilities[3] > 0.5 and history[-1][0][3] > 0.5  # the orders differ by the places of poisons, the verdict does not
+    # the orders differ by the places of poisons, the verdict does not
+    assert control.probabilities[3] > 0.5 and history[-1][0][3] > 0.5
 
 
 @pytest.mark.parametrize("mode", ["oneshot", "multipoison"])
@@ -117,7 +128,9 @@ def test_stopping_at_the_first_success_is_the_start_of_the_whole(mode, small, cl
 
 def test_an_attack_that_never_succeeds_runs_every_trial_to_its_end(small, clean, poisons):
     ended = run(small, clean, poisons, "oneshot", stop_at_first=True, wanted=8)
-    assert [(trial.poison, trial.success, trial.epoch) for trial in ended] == [(number, False, EPOCHS) for number in range(POISONS + 1)]
+    assert [(trial.poison, trial.success, trial.epoch) for trial in ended] == [
+        (number, False, EPOCHS) for number in range(POISONS + 1)
+    ]
 
 
 def test_groups_hold_every_trial_once(monkeypatch):

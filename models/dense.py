@@ -1,0 +1,103 @@
+"""The arithmetic of the dense layers of a stack, for all replicas at once, and which Keras models have such layers.
+
+A kernel is [replica, fan_out, fan_in]; a layer's input is [batch, fan_in] where all replicas share it, else
+[replica, fan_in, batch].
+"""
+
+from __future__ import annotations
+
+import tensorflow as tf
+
+COMPARED_CLASSES = 10  # up to so many, the largest logit is found by comparing (`largest`)
+
+
+def dense_layers(model: tf.keras.Model) -> tuple[list, list]:
+    """The Keras layers before the first dense one (none, or convolutions and pools), and the dense layers.
+
+    ValueError for others.
+    """
+    keras = tf.keras.layers
+    layers = [layer for layer in model.layers if not isinstance(layer, keras.Flatten)]
+    dense = [layer for layer in layers if isinstance(layer, keras.Dense)]
+    front = layers[: len(layers) - len(dense)]
+
+    def activated(layer, activation: str) -> bool:
+        return layer.activation.__name__ == activation
+
+    known = layers[len(front) :] == dense and all(
+        activated(layer, "linear" if layer is dense[-1] else "relu") for layer in dense
+    )
+    for layer in front:
+        if isinstance(layer, keras.Conv2D):
+            known = (
+                known
+                and activated(layer, "relu")
+                and layer.strides == layer.dilation_rate == (1, 1)
+                and layer.groups == 1
+            )
+        else:
+            known = known and isinstance(layer, keras.MaxPool2D)
+    if not known:
+        raise ValueError(
+            f"{model.name}: a stack takes Conv2D (stride 1) and MaxPool2D, then Dense layers, relu between them"
+            " and logits at the end"
+        )
+    return front, dense
+
+
+def forward(features, kernels, biases):
+    """The input of every dense layer, and the logits: the features as they are, [batch, fan_in], then [replica, units,
+    batch] each.
+    """
+    inputs = [features]
+    for kernel, bias in zip(kernels, biases):
+        values = product(kernel, inputs[-1]) + bias[..., tf.newaxis]
+        inputs.append(tf.nn.relu(values) if kernel is not kernels[-1] else values)
+    return inputs
+
+
+def largest(logits):
+    """The class of the largest logit, the first of equals, int32 [replica, batch]; logits: [replica, classes, batch].
+
+    For few classes by comparing them one by one: an argmax over an axis that is not the last is ten times slower.
+    """
+    if logits.shape[1] > COMPARED_CLASSES:
+        return tf.argmax(logits, 1, tf.int32)
+    best, largest = logits[:, 0], tf.zeros_like(logits[:, 0], tf.int32)
+    for label in range(1, logits.shape[1]):
+        larger = logits[:, label] > best
+        best, largest = tf.where(larger, logits[:, label], best), tf.where(larger, label, largest)
+    return largest
+
+
+def product(kernel, layer):
+    """W a of every replica and example, [replica, fan_out, batch].
+
+    `layer` is shared, [batch, fan_in], or [replica, fan_in, batch].
+    """
+    if len(layer.shape) == 2:
+        _, fan_out, fan_in = kernel.shape
+        values = tf.matmul(tf.reshape(kernel, [-1, fan_in]), layer, transpose_b=True)
+        return tf.reshape(values, [-1, fan_out, tf.shape(layer)[0]])
+    return tf.matmul(kernel, layer)
+
+
+def kernel_sum(layer, delta):
+    """Sum over the examples of d_i a_i^T, [replica, fan_out, fan_in].
+
+    `layer` as in `product`, delta: [replica, fan_out, batch].
+    """
+    if len(layer.shape) == 2:
+        fan_out, fan_in = delta.shape[1], layer.shape[1]
+        return tf.reshape(tf.matmul(tf.reshape(delta, [-1, tf.shape(layer)[0]]), layer), [-1, fan_out, fan_in])
+    return tf.matmul(delta, layer, transpose_b=True)
+
+
+def examples(layer, part):
+    """The part of a batch in a layer's input: rows of a shared one, columns of the others."""
+    return layer[part] if len(layer.shape) == 2 else layer[..., part]
+
+
+def along(values, parameter):
+    """`values`, [replica], shaped to multiply or divide a parameter that leads with the replica axis."""
+    return tf.reshape(values, [-1] + [1] * (len(parameter.shape) - 1))
