@@ -1,33 +1,62 @@
-"""A cell: one training's folder, with a CSV file of results and the run.json that says how they were made and that they are whole.
+"""A cell: one result, as its worker writes it and as its readers find it.
 
-run.json is written last and holds the settings and the CSV file's SHA-256. A folder without it, or whose CSV file does not match
-it, is unfinished, for the sweep that goes on as for the reader of results.
+A worker writes a CSV file and, last, a run.json beside it with the settings and the SHA-256 of every file that belongs
+to the result. Without run.json, or where a file does not match it, the cell is unfinished, for the sweep that goes on
+as for the reader. What is finished may have been folded into tables (`results.folded`); both forms are read alike. A
+cell's own files stand for it where it is kept in both.
 """
 
 from __future__ import annotations
 
-import csv
 import platform
+import re
 import shutil
 from collections.abc import Iterable
 from importlib import metadata
 from pathlib import Path
 
-from files import file_sha256, read_json, write_csv, write_json
-from results import layout
+from files import file_sha256, read_json, text_sha256, write_csv, write_json
+from results import folded, layout
+from results.folded import Result
+
+PARTS = ("ipoisoning", "analysis", "tpoisoning")  # folders of results
+# All that this suite writes among its results
+KNOWN = re.compile(
+    r"(attack_results|analysis_results|[mas]extracts_epoch|poison|runs|seeds|trials|examples|crafting)\.csv|run\.json"
+    r"|.*\.png|attack_w_\d+(\.csv|\.run\.json)|.*\.lock"
+)
+RESULTS = re.compile(r"(attack_results|analysis_results|attack_w_\d+)\.csv")
 
 
-def finished(folder: Path, results_name: str, settings: dict) -> bool:
-    """Whether a cell's results are there, whole, and made with just these settings; recorded gradients may be gone once they are reduced."""
+class Unfinished(Exception):
+    """A CSV file of results that is not there, not whole, or not known to be; the message says which."""
+
+
+def find(path: Path) -> Result:
+    """The result at `path`, in whichever form it is kept; raises `Unfinished`."""
+    if layout.run_file(path).exists():
+        return of_files(path)
+    result = folded.read(layout.runs_file(path))[0].get(path)
+    if result is None:
+        raise Unfinished("missing")
+    return result
+
+
+def finished(path: Path, settings: dict) -> bool:
+    """Whether the result at `path` is there, whole, and made with just these settings.
+
+    Recorded gradients may be gone once they are reduced.
+    """
     try:
-        if whole(folder / results_name)["settings"] != settings:
-            return False
+        result = find(path)
     except Unfinished:
         return False
-    if results_name != layout.ANALYSIS_RESULTS:
+    if result.settings != settings:
+        return False
+    if path.name != layout.ANALYSIS_RESULTS:
         return True
-    reduced = all((folder / name).exists() for name in (layout.MAGNITUDES, layout.ORIENTATIONS, layout.PER_EXAMPLE))
-    return reduced or (folder / layout.PARAM_UPDATES).is_dir()
+    reduced = {layout.MAGNITUDES, layout.ORIENTATIONS, layout.PER_EXAMPLE} <= set(result.texts)
+    return reduced or (path.parent / layout.PARAM_UPDATES).is_dir()
 
 
 def begin(folder: Path) -> None:
@@ -37,27 +66,27 @@ def begin(folder: Path) -> None:
     shutil.rmtree(folder / layout.PARAM_UPDATES, ignore_errors=True)
 
 
-def write(folder: Path, results_name: str, header: Iterable[str], lines: Iterable[Iterable], settings: dict, measured: dict) -> None:
-    """Write a cell's CSV file and then its run.json; `measured` is what a repetition need not share, such as wall seconds."""
-    path = folder / results_name
+def write(path: Path, header: Iterable[str], lines: Iterable[Iterable], settings: dict, measured: dict) -> None:
+    """Write a result's CSV file and then its run.json.
+
+    `measured` is what a repetition need not share, such as wall seconds.
+    """
     write_csv(path, header, lines)
-    write_json(layout.run_file(path), {"settings": settings, "results": {path.name: file_sha256(path)}, **measured, "versions": versions()})
+    run = {"settings": settings, "results": {path.name: file_sha256(path)}, **measured, "versions": versions()}
+    write_json(layout.run_file(path), run)
 
 
-def add(folder: Path, results_name: str, names: Iterable[str]) -> None:
-    """Add files that were made of a finished cell's recorded gradients to what its run.json vouches for; nothing where the cell is unfinished."""
+def add(folder: Path, names: Iterable[str]) -> None:
+    """Add files that were made of a finished analysis' recorded gradients to what its run.json vouches for.
+
+    Nothing where the analysis is unfinished.
+    """
     run = read_json(folder / layout.RUN)
-    if run is None or results_name not in run.get("results", {}):
+    if run is None or layout.ANALYSIS_RESULTS not in run.get("results", {}):
         return
     results = {**run["results"], **{name: file_sha256(folder / name) for name in names}}
     if results != run["results"]:
         write_json(folder / layout.RUN, {**run, "results": results})
-
-
-def read(path: Path) -> list[dict]:
-    """The lines of a CSV file of results, all text."""
-    with open(path, newline="") as stream:
-        return list(csv.DictReader(stream))
 
 
 def versions() -> dict[str, str]:
@@ -65,25 +94,83 @@ def versions() -> dict[str, str]:
     return {"python": platform.python_version(), **{name: metadata.version(name) for name in ("tensorflow", "numpy")}}
 
 
-class Unfinished(Exception):
-    """A CSV file of results that is not there, not whole, or not known to be; the message says which."""
-
-
-def whole(path: Path) -> dict:
-    """The run.json of a CSV file of results, when both are there and belong together; raises `Unfinished`."""
-    run_file = layout.run_file(path)
+def of_files(path: Path) -> Result:
+    """The result that a CSV file and the run.json beside it are, when they belong together; raises `Unfinished`."""
+    mark = layout.run_file(path)
     if not path.is_file():
         raise Unfinished("missing")
-    if not run_file.is_file():
-        raise Unfinished(f"no {run_file.name} beside it: unfinished, or not of this suite")
-    run = read_json(run_file)
+    if not mark.is_file():
+        raise Unfinished(f"no {mark.name} beside it: unfinished, or not of this suite")
+    run = read_json(mark)
     if run is None or not isinstance(run.get("settings"), dict):
-        raise Unfinished(f"damaged: its {run_file.name} cannot be read")
+        raise Unfinished(f"damaged: its {mark.name} cannot be read")
     results = run.get("results")
     if not isinstance(results, dict) or path.name not in results:
-        raise Unfinished(f"damaged: its {run_file.name} is not of this file")
+        raise Unfinished(f"damaged: its {mark.name} is not of this file")
+    texts = {}
     for name, digest in results.items():
-        beside = path.with_name(Path(name).name)
-        if not beside.is_file() or file_sha256(beside) != digest:
-            raise Unfinished(f"damaged: {beside.name} is missing, cut off or altered, its SHA-256 is not the one in its {run_file.name}")
-    return run
+        try:
+            texts[name] = path.with_name(Path(name).name).read_text()
+        except (OSError, UnicodeDecodeError):
+            texts[name] = ""
+        if text_sha256(texts[name]) != digest:
+            raise Unfinished(
+                f"damaged: {name} is missing, cut off or altered, its SHA-256 is not the one in its {mark.name}"
+            )
+    return Result(path, run, texts, path)
+
+
+def extract(folder: Path, name: str) -> str | None:
+    """The content of an analysis' extract, from its file or from where it was folded; None where there is none."""
+    if (folder / name).exists():
+        return (folder / name).read_text()
+    path = folder.resolve() / layout.ANALYSIS_RESULTS
+    if layout.RESULTS.resolve() not in path.parents:
+        return None
+    path = layout.RESULTS / path.relative_to(layout.RESULTS.resolve())
+    result = folded.read(layout.runs_file(path))[0].get(path)
+    return result.texts.get(name) if result else None
+
+
+def read_all() -> tuple[list[Result], list[tuple[Path, str]]]:
+    """Every result below the results folder, in either form, sorted by path, and what is left out, with the reason.
+
+    Left out are results that are unfinished or damaged, that lie elsewhere than their settings say (so a copy is), and
+    files that nothing of this suite writes.
+    """
+    found: dict[Path, Result] = {}
+    left_out: dict[Path, str] = {}
+    for path in sorted(path for part in PARTS for path in (layout.RESULTS / part).rglob("*")):
+        if layout.PARAM_UPDATES in path.parts or path.is_dir():
+            continue
+        if path.name.endswith(".writing"):
+            left_out[path] = "half written, by a run that is at work or was killed"
+        elif not KNOWN.fullmatch(path.name):
+            left_out[path] = "nothing of this suite is called so"
+        elif path.name == layout.RUNS:
+            results, damaged = folded.read(path)
+            own = {place for place in (*results, *dict(damaged)) if layout.run_file(place).exists()}
+            found.update((place, result) for place, result in results.items() if place not in own)
+            left_out.update((place, why) for place, why in damaged if place not in own)
+        elif RESULTS.fullmatch(path.name):
+            try:
+                found[path] = of_files(path)
+            except Unfinished as error:
+                left_out.setdefault(path, str(error))  # of a folded one it is known better what is wrong
+    for path, result in found.items():
+        if why := misplaced(result):
+            left_out[path] = why
+        else:
+            left_out.pop(path, None)
+    return [result for path, result in sorted(found.items()) if path not in left_out], sorted(left_out.items())
+
+
+def misplaced(result: Result) -> str:
+    """Why a result does not lie where its settings say; empty where it does."""
+    try:
+        place = layout.cell_file(result.settings)
+    except (KeyError, TypeError) as error:
+        return f"its {layout.run_file(result.path).name} does not say: {error}"
+    if place != result.path:
+        return f"misplaced: by its settings it is {place.relative_to(layout.RESULTS)}, of which it may be a copy"
+    return ""

@@ -18,12 +18,17 @@ WATERMARKS, BACKDOORS = (REPOSITORY / "datasets" / name for name in ("watermarks
 ANALYSIS = RESULTS / "analysis"
 PUBLISHED = REPOSITORY / "results" / "published"
 
+SUBTASK = (
+    "fashion_mnist_3_4.1.0"  # the binary subtask, as the paper's authors spell it in poison files and result folders
+)
 SEED = 215  # the paper's; other seeds are named in the folder, so that they never overwrite these
 EPSILON_BUDGET, DELTA = 1000.0, 1e-5
+TARGET_CLASS, RETRAIN_EPOCHS = 4, 50  # of targeted attacks, the paper's; others are named in the folder
 
 ATTACK_RESULTS = "attack_results.csv"
 ANALYSIS_RESULTS = "analysis_results.csv"
 RUN = "run.json"
+RUNS = "runs.csv"
 PARAM_UPDATES = "param_updates"
 POISON = "poison.csv"
 MAGNITUDES, ORIENTATIONS, PER_EXAMPLE = "mextracts_epoch.csv", "aextracts_epoch.csv", "sextracts_epoch.csv"
@@ -34,34 +39,16 @@ def seeded(name: str, seed: int) -> str:
     return name if seed == SEED else f"{name}_seed_{seed}"
 
 
-def model_name(
-    network: str,
-    batch_size: int,
-    epochs: int,
-    learning_rate: float,
-    seed: int = SEED,
-    clip_norm: float | None = None,
-    noise_multiplier: float = 0.0,
-    engine: str = "stack",
-) -> str:
-    """The name of a trained model, e.g. vanilla_lr_300_40_0.01 or, with a clip norm, dp_lr_300_40_0.01_1000.0_1e-05_4.0_0.025.
-
-    What is not the suite's default (another seed, another engine) stands behind it, so that it never overwrites what is.
-    """
-    if clip_norm is None:
-        name = f"vanilla_{network}_{batch_size}_{epochs}_{learning_rate}"
-    else:
-        name = f"dp_{network}_{batch_size}_{epochs}_{learning_rate}_{EPSILON_BUDGET}_{DELTA}_{float(clip_norm)}_{float(noise_multiplier)}"
-    return seeded(name if engine == "stack" else f"{name}_{engine}", seed)
-
-
-def model_folder(dataset: str, model: str) -> Path:
+def model_folder(dataset_name: str, model: str) -> Path:
     """Where a clean trained model lies: best.keras, final.keras, config.json, history.csv."""
-    return MODELS / dataset / model
+    return MODELS / ("subtask" if dataset_name == SUBTASK else dataset_name) / model
 
 
 def reached_suffix(epoch: int, accuracy: float, epsilon: float) -> str:
-    """What stands behind a defended clean model's name: its best epoch, and test accuracy and epsilon there, e.g. _epoch_95_acc_0.7086_eps_inf."""
+    """What stands behind a defended clean model's name: its best epoch, and test accuracy and epsilon there, e.g.
+
+    _epoch_95_acc_0.7086_eps_inf.
+    """
     return f"_epoch_{epoch}_acc_{accuracy:.4f}_eps_{epsilon}"
 
 
@@ -71,7 +58,9 @@ def label_flips_file(dataset_name: str, ratio: float, seed: int) -> Path:
 
 
 def steinhardt_file(attack: str, epsilon: float, quantile: float, seed: int) -> Path:
-    """The poison file of a slab or minmax attack, named as the paper's authors name theirs: fmnist_34_attack_eps40_quantile65_rho_slab.npz."""
+    """The poison file of a slab or minmax attack, named as the paper's authors name theirs:
+    fmnist_34_attack_eps40_quantile65_rho_slab.npz.
+    """
     kind = "minmax" if attack == "minmax" else "rho_slab"
     name = f"fmnist_34_attack_eps{_hundredths(epsilon)}_quantile{_hundredths(quantile)}_{kind}"
     return POISONS / "indiscriminate" / attack / (seeded(name, seed) + ".npz")
@@ -92,18 +81,10 @@ def targeted_file(attack: str, dataset_name: str, model: str, budget: str, targe
     return POISONS / "targeted" / attack / dataset_name / model / budget / f"poisons_for_{target}.npz"
 
 
-def targeted_results(attack: str, mode: str, dataset_name: str, model: str, budget: str, target: int) -> Path:
-    """The trials of a target, a line each: attack_w_<target>.csv; mode: oneshot or multipoison."""
-    return RESULTS / "tpoisoning" / attack / mode / dataset_name / model / budget / f"attack_w_{target}.csv"
-
-
-def targeted_analysis(attack: str, dataset_name: str, model: str) -> Path:
-    """The gradient analysis of one target's re-training."""
-    return ANALYSIS / "tpoisoning" / attack / dataset_name / model
-
-
 def run_file(results: Path) -> Path:
-    """What says how a CSV file of results was made and that it is whole: run.json, or, where a folder holds many, attack_w_<target>.run.json."""
+    """What says how a CSV file of results was made, and that it is whole: run.json, or attack_w_<target>.run.json in a
+    folder of many targets.
+    """
     return results.with_suffix(".run.json") if results.name.startswith("attack_w_") else results.with_name(RUN)
 
 
@@ -113,32 +94,85 @@ def _hundredths(share: float) -> str:
     return whole.zfill(2) + (f".{rest}" if rest else "")
 
 
-def crafting_file(attack: str, poison_set: str) -> Path:
-    """What the crafting of a poison set measured: bounds, losses, solver failures, seconds."""
-    return RESULTS / "ipoisoning" / attack / poison_set / "crafting.json"
+def crafting_file(attack: str) -> Path:
+    """What the crafting of an attack's poison sets measured, a line each: bounds, losses, solver failures, seconds."""
+    return RESULTS / "ipoisoning" / attack / "crafting.csv"
 
 
-def indiscriminate_cell(attack: str, poison_set: str, model: str, retrain: bool = False) -> Path:
-    """One cell of the indiscriminate sweep: attack_results.csv, run.json."""
-    return RESULTS / "ipoisoning" / attack / (poison_set + "_retrain" * retrain) / model
+def cell_file(settings: dict) -> Path:
+    """The CSV file of the result that has these settings: the one rule of where results lie.
 
-
-def analysis_cell(attack: str, settings: dict, dataset_name: str, poison_set: str, model: str, retrain: bool) -> Path:
-    """One gradient analysis: param_updates/, analysis_results.csv, the extracts, run.json.
-
-    settings: the poison file's. A collision or an indiscriminate attack is trained from scratch unless its folder says _retrain;
-    an insertion re-trains unless its folder says _scratch.
+    settings: of a poisoned training or of a target's trials, as run.json holds them; KeyError where they do not say
+    enough.
     """
-    again = "_retrain" if retrain else ""
-    if attack == "collision":
-        return ANALYSIS / attack / f"{settings['task']}{again}" / dataset_name / f"alpha_{settings['alpha']}" / model
+    if "mode" in settings:
+        return _targeted_file(settings)
+    if settings["dump"] is None:
+        again = "_retrain" * (settings["start"] == "retrain")
+        folder = RESULTS / "ipoisoning" / settings["attack"] / f"{settings['poison_set']}{again}"
+        return folder / settings["model"] / ATTACK_RESULTS
+    return _analysis_folder(settings) / settings["model"] / ANALYSIS_RESULTS
+
+
+def _analysis_folder(settings: dict) -> Path:
+    """Where the gradient analyses of a poison set lie.
+
+    A collision or an indiscriminate attack is trained from scratch unless its folder says _retrain; an insertion re-
+    trains unless its folder says _scratch.
+    """
+    attack, dataset_name, poison_set = (settings[name] for name in ("attack", "dataset", "poison_set"))
+    retrained = settings["start"] == "retrain"
+    again = "_retrain" * retrained
+    poison = settings["poison"]
+    if attack == "collision" and {"task", "alpha"} <= set(poison):
+        return ANALYSIS / attack / f"{poison['task']}{again}" / dataset_name / f"alpha_{poison['alpha']}"
     if attack == "insertion":
-        return ANALYSIS / attack / dataset_name / (poison_set if retrain else f"{poison_set}_scratch") / model
-    return ANALYSIS / "ipoisoning" / attack / f"{poison_set}{again}" / model
+        return ANALYSIS / attack / dataset_name / (poison_set if retrained else f"{poison_set}_scratch")
+    return ANALYSIS / "ipoisoning" / attack / f"{poison_set}{again}"
+
+
+def _targeted_file(settings: dict) -> Path:
+    """The trials of a target, a line each, or the gradient analysis of one re-training."""
+    place = Path(settings["dataset"]) / seeded(settings["model"], settings["seed"])
+    if settings["dump"] is not None:
+        return ANALYSIS / "tpoisoning" / settings["attack"] / place / ANALYSIS_RESULTS
+    epochs = settings["epochs"]
+    budget = targeted_budget(settings["budget"], settings["target_class"])
+    budget += f"_epochs_{epochs}" * (epochs != RETRAIN_EPOCHS)
+    folder = RESULTS / "tpoisoning" / settings["attack"] / settings["mode"] / place / budget
+    return folder / f"attack_w_{settings['target']}.csv"
+
+
+def targeted_budget(budget: str, target_class: int) -> str:
+    """A budget's name, with the wanted class behind it unless it is the paper's."""
+    return budget + f"_class_{target_class}" * (target_class != TARGET_CLASS)
+
+
+def runs_file(path: Path) -> Path:
+    """The table of settings that a CSV file of results is folded into (`results.folded`)."""
+    part, *rest = path.relative_to(RESULTS).parts
+    depth = 2 if part == "tpoisoning" else 1  # an attack's modes apart
+    return RESULTS.joinpath(part, *rest[:depth]) / RUNS
+
+
+def folded_files(path: Path, seed: int) -> dict[str, Path]:
+    """The tables that the files of a result are folded into, by the file's name.
+
+    Those that are not named stay where they are.
+
+    The CSV files of the paper's seed stay.
+    """
+    if path.name == ANALYSIS_RESULTS:
+        return {PER_EXAMPLE: runs_file(path).with_name("examples.csv")}
+    if path.name == ATTACK_RESULTS:
+        return {} if seed == SEED else {ATTACK_RESULTS: runs_file(path).with_name("seeds.csv")}
+    return {path.name: path.with_name("trials.csv")}
 
 
 def gradients_figure(cell: Path) -> tuple[Path, str]:
-    """The figure that an analysed folder is a line of, and its name there: with all alphas, patches or models of its set, or by itself."""
+    """The figure that an analysed folder is a line of, and its name there: with all alphas, patches or models of its
+    set, or by itself.
+    """
     cell, analysis = cell.resolve(), ANALYSIS.resolve()
     model = cell.name
     if analysis not in cell.parents:

@@ -11,7 +11,8 @@ import matplotlib.pyplot as plt  # noqa: E402  (the backend must be chosen first
 
 from files import writing  # noqa: E402
 
-# Okabe and Ito's colours, ordered so that they also differ in lightness; a line has a marker or a dash of its own besides.
+# Okabe and Ito's colours, ordered so that they also differ in lightness; a line has a marker or a dash of its own
+# besides.
 COLOURS = ("#000000", "#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 STYLE = {
@@ -27,7 +28,10 @@ STYLE = {
 
 
 def panels(columns: int, rows: int = 1, width: float = 3.4, height: float = 2.8):
-    """A figure with a grid of axes, each so many inches wide and high; returns the figure and the axes, [rows, columns]."""
+    """A figure with a grid of axes, each so many inches wide and high.
+
+    Returns the figure and the axes, [rows, columns].
+    """
     plt.rcParams.update(STYLE)
     return plt.subplots(rows, columns, figsize=(width * columns, height * rows), layout="constrained", squeeze=False)
 

@@ -20,14 +20,28 @@ class Workplace:
     def __init__(self, folder: Path, suite: Path = REPOSITORY) -> None:
         self.folder, self.suite = folder, suite
         self.results, self.models = folder / "results", folder / "models"
-        self.environment = {**os.environ, "RESULTS": str(self.results), "MODELS": str(self.models), "PYTHON": sys.executable}
+        self.environment = {
+            **os.environ,
+            "RESULTS": str(self.results),
+            "MODELS": str(self.models),
+            "PYTHON": sys.executable,
+        }
 
     def start(self, *command, **variables) -> subprocess.Popen:
-        """Start a command in a process group of its own, python3 meaning this Python; its two streams are pipes of text."""
+        """Start a command in a process group of its own, python3 meaning this Python.
+
+        Its two streams are pipes of text.
+        """
         words = [sys.executable if word == "python3" else str(word) for word in command]
         environment = {**self.environment, **{name: str(value) for name, value in variables.items()}}
         return subprocess.Popen(
-            words, cwd=self.suite, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True
+            words,
+            cwd=self.suite,
+            env=environment,
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            start_new_session=True,
         )
 
     def run(self, *command, **variables) -> subprocess.CompletedProcess:
@@ -77,8 +91,12 @@ def full():
 
 
 def copied_suite(folder: Path) -> Path:
-    """A copy of the repository in which a script may write beside itself: the files that git has or would take, without results."""
-    listed = subprocess.run(["git", "ls-files", "-coz", "--exclude-standard"], cwd=REPOSITORY, check=True, capture_output=True, text=True)
+    """A copy of the repository in which a script may write beside itself: the files that git has or would take, without
+    results.
+    """
+    listed = subprocess.run(
+        ["git", "ls-files", "-coz", "--exclude-standard"], cwd=REPOSITORY, check=True, capture_output=True, text=True
+    )
     suite = folder / "suite"
     for name in filter(None, listed.stdout.split("\0")):
         parts = Path(name).parts
@@ -99,7 +117,12 @@ def refused(done: subprocess.CompletedProcess) -> str:
 
 def pytest_terminal_summary(terminalreporter) -> None:
     """What tests did to the suite (their property `fault`: what, how often), as a table."""
-    faults = [value for report in terminalreporter.getreports("passed") for name, value in report.user_properties if name == "fault"]
+    faults = [
+        value
+        for report in terminalreporter.getreports("passed")
+        for name, value in report.user_properties
+        if name == "fault"
+    ]
     if faults:
         terminalreporter.section("faults survived")
         for what, times in faults:

@@ -1,4 +1,6 @@
-"""Files that were cut off, altered or made with ill intent: refused in one clear line, or rebuilt, never silently used; memory stays bounded."""
+"""Files that were cut off, altered or made with ill intent: refused in one clear line, or rebuilt, never silently used;
+memory stays bounded.
+"""
 
 from __future__ import annotations
 
@@ -20,12 +22,12 @@ from hypothesis import HealthCheck, given, seed, settings
 from hypothesis import strategies as st
 
 import datasets
+from command_line import BadInput
 from datasets import fashion_mnist, purchases
-from files import read_json
+from files import read_json, write_json
 from models import checkpoints
 from poisons import poison_set
-from reports import reading
-from results import cells, layout
+from results import cells, fold, layout
 
 POISONS = REPOSITORY / "datasets/poisons/indiscriminate"
 MODEL = REPOSITORY / "models/subtask/vanilla_lr_300_40_0.01"
@@ -84,10 +86,22 @@ def model_fields(path: Path) -> dict | None:
     return checkpoints.config(path.parent, {"network": "lr", "seed": 215})
 
 
-def cell_fields(path: Path, name: str) -> list:
-    """What the report takes from a cell; the results folder is the one that the path begins with."""
-    cell = reading.read_cell(path.parent / name, name)
-    return [cell.settings, cell.lines, cell.means, cell.examples]
+def small_tree(ground: Path) -> None:
+    """Two of the repository's results with files of their own, in a results folder."""
+    for kept in (CELL / layout.ATTACK_RESULTS, ANALYSIS / layout.ANALYSIS_RESULTS):
+        result, path = cells.find(kept), ground / kept.relative_to(layout.RESULTS)
+        path.parent.mkdir(parents=True)
+        for name, text in result.texts.items():
+            path.with_name(name).write_text(text)
+        write_json(layout.run_file(path), result.run)
+
+
+def results_fields(path: Path) -> list:
+    """What a reader takes from the two results of `small_tree`."""
+    found, left_out = cells.read_all()
+    if len(found) < 2:
+        raise cells.Unfinished(f"left out: {left_out}")
+    return [[result.run, result.texts] for result in found]
 
 
 # Files with a checksum: the file that is damaged, and what is read of it
@@ -100,11 +114,9 @@ CHECKED: dict[str, tuple[Path, Callable]] = {
     "a model's weights": (MODEL / "best.keras", model_fields),
     "a model's settings": (MODEL / "config.json", model_fields),
     "a model's history": (MODEL / "history.csv", model_fields),
-    "results": (CELL / "attack_results.csv", lambda path: cell_fields(path, layout.ATTACK_RESULTS)),
-    "an analysis' results": (ANALYSIS / "analysis_results.csv", lambda path: cell_fields(path, layout.ANALYSIS_RESULTS)),
-    "an analysis' run.json": (ANALYSIS / "run.json", lambda path: cell_fields(path, layout.ANALYSIS_RESULTS)),
-    "extracts": (ANALYSIS / "mextracts_epoch.csv", lambda path: cell_fields(path, layout.ANALYSIS_RESULTS)),
 }
+# Likewise of results, with files of their own and folded
+RESULTS = ("attack_results.csv", "analysis_results.csv", "run.json", "mextracts_epoch.csv", "runs.csv", "examples.csv")
 
 
 def outcome(read: Callable, path: Path, capsys):
@@ -112,16 +124,18 @@ def outcome(read: Callable, path: Path, capsys):
     capsys.readouterr()
     try:
         return read(path)
-    except SystemExit as refusal:
-        message = capsys.readouterr().err
-        assert refusal.code == 2 and message.startswith("error: ") and message.count("\n") == 1, message
+    except BadInput as refusal:
+        assert str(refusal) and "\n" not in str(refusal)
     except cells.Unfinished as reason:
         assert str(reason)
     return None
 
 
 def outcomes_of_damage(read: Callable, path: Path, capsys, harmless: Callable) -> list[bool]:
-    """Damage the file in EXAMPLES ways and read it each time: what is read must be `harmless`. Whether each was refused."""
+    """Damage the file in EXAMPLES ways and read it each time: what is read must be `harmless`.
+
+    Whether each was refused.
+    """
     content, refusals = path.read_bytes(), []
 
     @seed(215)
@@ -140,17 +154,29 @@ def outcomes_of_damage(read: Callable, path: Path, capsys, harmless: Callable) -
 @pytest.mark.parametrize("what", CHECKED)
 def test_damaged_files_are_never_silently_used(what, tmp_path, monkeypatch, capsys, record_property):
     source, read = CHECKED[what]
-    ground = tmp_path / "results"
-    if REPOSITORY / "results" in source.parents:
-        folder = ground / source.parent.relative_to(REPOSITORY / "results")
-    else:
-        folder = tmp_path / source.parent.name
-    shutil.copytree(source.parent, folder, ignore=shutil.ignore_patterns("*.gz", "param_updates", "*.png"))
+    folder = tmp_path / source.parent.name
+    shutil.copytree(source.parent, folder, ignore=shutil.ignore_patterns("*.gz", "*.png"))
     path = folder / source.name
-    monkeypatch.setattr(layout, "RESULTS", ground)
     for module, name in ((fashion_mnist, "SUBTASK_FILE"), (purchases, "STAND_IN_FILE")):
         if source == getattr(module, name):
             monkeypatch.setattr(module, name, path)
+    check_damage(what, path, read, capsys, record_property)
+
+
+@pytest.mark.parametrize("name", RESULTS)
+def test_damaged_results_are_never_silently_used(name, tmp_path, monkeypatch, capsys, record_property):
+    ground = tmp_path / "results"
+    small_tree(ground)
+    monkeypatch.setattr(layout, "RESULTS", ground)
+    monkeypatch.setattr(layout, "ANALYSIS", ground / "analysis")
+    if name in ("runs.csv", "examples.csv"):
+        for runs, group in fold.by_table(cells.read_all()[0]).items():
+            fold.fold(runs, group)
+    check_damage(f"results, {name}", next(ground.rglob(name)), results_fields, capsys, record_property)
+
+
+def check_damage(what: str, path: Path, read: Callable, capsys, record_property) -> None:
+    """Damage a file in EXAMPLES ways: it is read as it was, or not at all."""
     whole = outcome(read, path, capsys)
     assert whole is not None
     refusals = outcomes_of_damage(read, path, capsys, lambda found: same(found, whole))
@@ -159,14 +185,18 @@ def test_damaged_files_are_never_silently_used(what, tmp_path, monkeypatch, caps
 
 
 FOREIGN = {
-    "slabs.mat": lambda path, x, y: scipy.io.savemat(path, {"bestX": x[None], "bestY": 2 * y[None] - 1}, do_compression=True),
+    "slabs.mat": lambda path, x, y: scipy.io.savemat(
+        path, {"bestX": x[None], "bestY": 2 * y[None] - 1}, do_compression=True
+    ),
     "flips.pkl": lambda path, x, y: path.write_bytes(pickle.dumps((x, y))),
 }
 
 
 @pytest.mark.parametrize("name", FOREIGN)
 def test_damaged_foreign_files_are_refused_or_read_but_never_break_anything(name, tmp_path, capsys, record_property):
-    """They have no checksum: that a pixel was altered nobody can know, but what is read are poisons, and results name the file's SHA-256."""
+    """They have no checksum: that a pixel was altered nobody can know, but what is read are poisons, and results name
+    the file's SHA-256.
+    """
     path = tmp_path / "flips" / name
     path.parent.mkdir()
     FOREIGN[name](path, np.full((6, 784), 0.5), np.array([0, 1] * 3))
@@ -201,7 +231,10 @@ def archive(path: Path, members: dict[str, bytes]) -> None:
 
 def bomb(path: Path, gib: int = 3) -> None:
     """An npz of a few MB that unpacks to `gib` GiB of zeros."""
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as stream, stream.open("instances.npy", "w", force_zip64=True) as member:
+    with (
+        zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as stream,
+        stream.open("instances.npy", "w", force_zip64=True) as member,
+    ):
         member.write(npy(f"{{'descr': '|u1', 'fortran_order': False, 'shape': ({gib * 2**30},), }}"))
         for _ in range(gib * 64):
             member.write(bytes(2**24))
@@ -212,7 +245,11 @@ def mat_bomb(path: Path) -> None:
     packer = zlib.compressobj(9)
     packed = b"".join(packer.compress(bytes(2**24)) for _ in range(192)) + packer.flush()
     path.write_bytes(
-        b"MATLAB 5.0 MAT-file".ljust(124) + b"\x00\x01IM" + (15).to_bytes(4, "little") + len(packed).to_bytes(4, "little") + packed
+        b"MATLAB 5.0 MAT-file".ljust(124)
+        + b"\x00\x01IM"
+        + (15).to_bytes(4, "little")
+        + len(packed).to_bytes(4, "little")
+        + packed
     )
 
 
@@ -227,12 +264,18 @@ HOSTILE = {
         path, {"rows.npy": npy("{'descr': __import__('os').system('echo code was executed'), 'shape': (1,)}")}
     ),
     "paths.npz": lambda path: archive(
-        path, {"../../escaped.npy": npy("{'descr': '|u1', 'fortran_order': False, 'shape': (1,), }", b"1"), "/escaped.npy": b""}
+        path,
+        {
+            "../../escaped.npy": npy("{'descr': '|u1', 'fortran_order': False, 'shape': (1,), }", b"1"),
+            "/escaped.npy": b"",
+        },
     ),
     "bomb.npz": bomb,
     "bomb.mat": mat_bomb,
     "code.pkl": lambda path: path.write_bytes(pickle.dumps([Code()])),
-    "huge_array.pkl": lambda path: path.write_bytes(b"cnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\n(L100000000000L\ntS'b'\ntR."),
+    "huge_array.pkl": lambda path: path.write_bytes(
+        b"cnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\n(L100000000000L\ntS'b'\ntR."
+    ),
     "huge_call.pkl": lambda path: path.write_bytes(b"cnumpy\nndarray\n((L100000000000L\nttR."),
     "huge_text.pkl": lambda path: path.write_bytes(b"\x80\x04\x8e" + (2**40).to_bytes(8, "little") + b"x"),
     "deep.pkl": lambda path: path.write_bytes(b"]" * 100000 + b"a" * 99999 + b"."),
@@ -242,11 +285,12 @@ import resource, sys
 sys.path.insert(0, sys.argv[2])
 from pathlib import Path
 import datasets
+from command_line import run
 from poisons import poison_set
 data = datasets.load("subtask")
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 try:
-    poison_set.load(Path(sys.argv[1]), data)
+    run(lambda: poison_set.load(Path(sys.argv[1]), data))
 finally:
     print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) // 1024)
 """
@@ -258,7 +302,9 @@ def test_hostile_files_execute_nothing_and_memory_stays_bounded(name, tmp_path, 
     path.parent.mkdir(parents=True)
     HOSTILE[name](path)
     done = subprocess.run([sys.executable, "-c", LOAD, path, REPOSITORY], capture_output=True, text=True, cwd=tmp_path)
-    assert done.returncode == 2 and done.stderr.startswith(f"error: {path}: ") and done.stderr.count("\n") == 1, done.stderr
+    assert done.returncode == 2 and done.stderr.startswith(f"error: {path}: ") and done.stderr.count("\n") == 1, (
+        done.stderr
+    )
     assert "code was executed" not in done.stdout + done.stderr
     assert int(done.stdout) < 200, "MiB more than before"
     assert [found.name for found in tmp_path.rglob("*") if found.is_file()] == [name]

@@ -1,6 +1,9 @@
-"""What real machines do to a sweep: kills, a second process, full disks, no memory, other locales; nothing is lost and nothing is done twice.
+"""What real machines do to a sweep: kills, a second process, full disks, no memory, other locales.
 
-`./run_tests.sh tests/test_faults.py tests/test_damage.py` ends with a table of what was done, how often, and what was lost.
+Nothing is lost and nothing is done twice.
+
+`./run_tests.sh tests/test_faults.py tests/test_damage.py` ends with a table of what was done, how often, and what was
+lost.
 """
 
 from __future__ import annotations
@@ -30,7 +33,10 @@ TARGETED = {
 }
 # Each sweep as it is shipped, shortened: the command and its settings
 SWEEPS = {
-    "do_ipoisoning.sh": (("./do_ipoisoning.sh", "subtask", "0"), {"ATTACKS": "label-flips", "RATIOS": "0.1 0.4", "EPOCHS": 4}),
+    "do_ipoisoning.sh": (
+        ("./do_ipoisoning.sh", "subtask", "0"),
+        {"ATTACKS": "label-flips", "RATIOS": "0.1 0.4", "EPOCHS": 4},
+    ),
     "analyze_ipoisoning.sh": (("./analyze_ipoisoning.sh", "subtask"), {"ATTACKS": "label-flips", "EPOCHS": 4}),
     "analyze_collision.sh": (("./analyze_collision.sh", "subtask", "multi"), {"ALPHAS": "0.2 0.4 1.0", "EPOCHS": 10}),
     "do_tpoisoning.sh": (("./do_tpoisoning.sh", "purchases", "oneshot"), TARGETED),
@@ -45,15 +51,26 @@ KILLS = 5  # of each
 
 def modified(workplace: Workplace) -> dict[Path, int]:
     """When each finished result was written."""
-    results = [path for path in workplace.results.rglob("*.csv") if "extracts" not in path.name and path.name != "poison.csv"]
-    marks = [path.with_suffix(".run.json") if path.name.startswith("attack_w_") else path.with_name("run.json") for path in results]
+    results = [
+        path for path in workplace.results.rglob("*.csv") if "extracts" not in path.name and path.name != "poison.csv"
+    ]
+    marks = [
+        path.with_suffix(".run.json") if path.name.startswith("attack_w_") else path.with_name("run.json")
+        for path in results
+    ]
     return {path: path.stat().st_mtime_ns for path, mark in zip(results, marks) if mark.exists()}
 
 
 def everything(workplace: Workplace) -> dict[str, bytes]:
     """All CSV files, and the recorded gradients; of clean models the histories."""
-    kept = {f"models/{path.relative_to(workplace.models)}": path.read_bytes() for path in workplace.models.rglob("history.csv")}
-    recorded = {str(path.relative_to(workplace.results)): path.read_bytes() for path in workplace.results.rglob("param_updates/*.npz")}
+    kept = {
+        f"models/{path.relative_to(workplace.models)}": path.read_bytes()
+        for path in workplace.models.rglob("history.csv")
+    }
+    recorded = {
+        str(path.relative_to(workplace.results)): path.read_bytes()
+        for path in workplace.results.rglob("param_updates/*.npz")
+    }
     return {**kept, **recorded, **workplace.written()}
 
 
@@ -129,10 +146,13 @@ runpy.run_path(script, run_name="__main__")
 """
 WRITERS = {
     "train.py": (
-        ("train.py", *TRAIN[2:], "--poison", POISON, "--undefended", "--clip-norm", "1", "--epochs", "3", "--record"), (1, 2, 4, 6, 8, 9, 10),
+        ("train.py", *TRAIN[2:], "--poison", POISON, "--undefended", "--clip-norm", "1", "--epochs", "3", "--record"),
+        (1, 2, 4, 6, 8, 9, 10),
     ),
     "attack_targets.py": (
-        ("attack_targets.py", "--network", "lr", "--mode", "multipoison", "--targets", "3", "--poisons", "3", "--epochs", "2"), (1, 2, 1, 2, 1, 1),
+        ("attack_targets.py", "--network", "lr", "--mode", "multipoison", "--targets", "3", "--poisons", "3",
+         "--epochs", "2"),
+        (1, 2, 1, 2, 1, 1),
     ),
     "report.py": (("report.py",), (1, 4, 9, 11, 14)),
 }  # fmt: skip
@@ -189,7 +209,9 @@ def limited(workplace: Workplace, kib: int, *command) -> subprocess.CompletedPro
 def test_under_a_limit_of_memory_a_sweep_runs_or_says_what_it_needs(workplace, record_property):
     command = (*TRAIN, "--poison", POISON, "--undefended", "--clip-norm", "1", "4", "--epochs", "2")
     assert "ulimit -v 1400000: TensorFlow needs about 3 GiB" in refused(limited(workplace, 1400000, *command))
-    assert "--memory 0.2: a lr on fashion_mnist_3_4.1.0 takes about" in refused(workplace.run(*command, "--memory", "0.2"))
+    assert "--memory 0.2: a lr on fashion_mnist_3_4.1.0 takes about" in refused(
+        workplace.run(*command, "--memory", "0.2")
+    )
     assert not workplace.results.exists()
     assert limited(workplace, 3200000, *command).returncode == 0
     record_property("fault", ("ulimit -v and --memory", 3))
@@ -217,8 +239,12 @@ def test_results_do_not_depend_on_locale_time_zone_or_folder(tmp_path, record_pr
         }
         done = subprocess.run(script, cwd=folder, env=merged, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
-        subprocess.run([sys.executable, REPOSITORY / "report.py"], cwd=folder, env=merged, check=True, capture_output=True)
-        written.append((everything(workplace), (workplace.results / "report.html").read_text().replace(str(workplace.results), "")))
+        subprocess.run(
+            [sys.executable, REPOSITORY / "report.py"], cwd=folder, env=merged, check=True, capture_output=True
+        )
+        written.append(
+            (everything(workplace), (workplace.results / "report.html").read_text().replace(str(workplace.results), ""))
+        )
     assert written[1][0] == written[0][0] == written[2][0]
     assert written[1][1] == written[0][1] == written[2][1]
     record_property("fault", ("other locale, time zone and working directory", 2))
@@ -232,7 +258,9 @@ def test_a_diverging_training_is_recorded_and_stops_only_itself(workplace, recor
     tables = {path.parent.name: path.read_text().splitlines() for path in workplace.results.rglob("attack_results.csv")}
     diverged = tables.pop("dp_lr_300_4_0.01_1000.0_1e-05_0.1_1e+38")
     assert len(diverged) == 2 and diverged[1].split(",")[3:6] == ["nan"] * 3
-    assert len(tables) == 2 and all(len(lines) == 5 and float(lines[-1].split(",")[3]) > 0.9 for lines in tables.values())
+    assert len(tables) == 2 and all(
+        len(lines) == 5 and float(lines[-1].split(",")[3]) > 0.9 for lines in tables.values()
+    )
     workplace.succeed("python3", "report.py", **kept)
     table = (workplace.results / "tables/indiscriminate.csv").read_text()
     assert [line.split(",")[3] for line in table.splitlines() if ",diverged," in line] == ["1e+38"]

@@ -1,0 +1,264 @@
+"""Results folded into few tables: the settings of many in one runs.csv, and their lines in seeds.csv, trials.csv or
+examples.csv.
+
+A result is written as files of its own (`results.cells`), which is safe against kills and several processes, but 14,000
+of them are too many to clone, list or review. `python3 -m results.fold` folds what is finished:
+
+    runs.csv                 a line a result: run (its number), path (its CSV file's, as if it were not folded), every
+                             setting (`poison.alpha` is the alpha of its poison set), results.<file> (the file's
+                             SHA-256), seconds, versions, checksum
+    seeds.csv, trials.csv, examples.csv      the lines of the folded files, with the number of the run in front
+
+Nothing is lost: a file that was folded can be written again byte for byte, and a line that was altered is noticed by
+the same checksums that guard the files.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from files import checksum, text_sha256, writing
+from results import layout
+
+# Columns that hold text, whatever it looks like; in all others a cell is JSON, or text that is no JSON
+TEXTS = {"path", "checksum", "shaping", "kind", "model", "attack", "dataset", "network", "poison_set", "budget", "mode"}
+TEXT_STARTS, TEXT_ENDS = ("results.", "versions."), ("_sha256",)
+NOT_SETTINGS = ("wall_seconds", "replicas")
+
+
+@dataclass(frozen=True)
+class Result:
+    """A finished result, in whichever form it is kept.
+
+    path: its CSV file; of a folded one, where it would lie; run: what run.json holds (settings, results, versions ...);
+    texts: the content of the files that `run` vouches for, by name; source: the file that its lines are read from.
+    """
+
+    path: Path
+    run: dict
+    texts: dict[str, str]
+    source: Path
+
+    @property
+    def settings(self) -> dict:
+        return self.run["settings"]
+
+    @property
+    def text(self) -> str:
+        """The content of its CSV file."""
+        return self.texts[self.path.name]
+
+
+def read(runs: Path) -> tuple[dict[Path, Result], list[tuple[Path, str]]]:
+    """The results that a runs.csv holds, by the path of their CSV file, and those that are damaged, with the reason.
+
+    What was read before is read again only where a table has changed since: a sweep asks for every cell, and another
+    process may fold in between.
+    """
+    stamps, *known = _READ.get(runs, (None,))
+    if stamps is None or stamps != {table: _stamp(table) for table in stamps}:
+        stamps, *known = _READ[runs] = _read(runs)
+    return tuple(known)
+
+
+_READ: dict[Path, tuple] = {}
+
+
+def _stamp(table: Path) -> tuple | None:
+    try:
+        status = table.stat()
+    except OSError:
+        return None
+    return status.st_mtime_ns, status.st_size
+
+
+def _read(runs: Path) -> tuple[dict[Path, tuple | None], dict[Path, Result], list[tuple[Path, str]]]:
+    """When each table was written, the results, and those that are damaged."""
+    stamps, found, damaged, tables = {runs: _stamp(runs)}, {}, [], {}
+    for line in _lines(runs):
+        path = runs.parent / (line.get("path") or "?")
+        try:
+            number, run = line["run"], _unflattened(line)
+            moved = layout.folded_files(path, run["settings"]["seed"])
+            texts = {}
+            for name, digest in run["results"].items():
+                if name in moved:
+                    table = moved[name]
+                    stamps.setdefault(table, _stamp(table))
+                    if table not in tables:
+                        tables[table] = _lines_by_run(table)
+                    header, lines = tables[table]
+                    texts[name] = "".join(part + "\n" for part in (header, *lines.get(number, ())))
+                else:
+                    texts[name] = path.with_name(name).read_text()
+                if text_sha256(texts[name]) != digest:
+                    raise ValueError(f"{name} is cut off or altered, its SHA-256 is not the one in {runs.name}")
+            found[path] = Result(path, run, texts, moved.get(path.name, path))
+        except (OSError, KeyError, TypeError, ValueError, AttributeError) as error:
+            known = isinstance(error, ValueError) and not isinstance(error, UnicodeDecodeError)
+            damaged.append(
+                (path, f"damaged: {error}" if known else f"damaged or missing; its settings are in {runs.name}")
+            )
+    return stamps, found, damaged
+
+
+def _lines(runs: Path) -> list[dict[str, str]]:
+    """The lines of a runs.csv; none where it is missing or no text."""
+    try:
+        with open(runs, newline="") as stream:
+            return list(csv.DictReader(stream))
+    except (OSError, UnicodeDecodeError, csv.Error):
+        return []
+
+
+def _lines_by_run(table: Path) -> tuple[str, dict[str, list[str]]]:
+    """The header of a table of folded lines and its lines by the number of their run, both without the first column."""
+    lines: dict[str, list[str]] = {}
+    with open(table, newline="") as stream:
+        header = stream.readline().rstrip("\n").partition(",")[2]
+        for line in stream:
+            run, _, rest = line.rstrip("\n").partition(",")
+            lines.setdefault(run, []).append(rest)
+    return header, lines
+
+
+def numbers(runs: Path) -> dict[str, int]:
+    """The numbers that runs have in a runs.csv, by their path."""
+    return {
+        line["path"]: int(line["run"]) for line in _lines(runs) if line.get("path") and (line["run"] or "").isdigit()
+    }
+
+
+def write(runs: Path, results: list[Result]) -> None:
+    """Write a runs.csv and the tables beside it anew, with these results.
+
+    A result that was there before keeps its number.
+
+    The tables are written first: until runs.csv is, the old one stands, and what it vouches for is still in them.
+    """
+    known = numbers(runs)
+    fresh = iter(range(max(known.values(), default=0) + 1, max(known.values(), default=0) + 1 + len(results)))
+    places = {result.path: str(result.path.relative_to(runs.parent)) for result in results}
+    numbered = sorted(
+        (known.get(places[result.path]) or next(fresh), result) for result in sorted(results, key=_by_path)
+    )
+    tables: dict[Path, list[str]] = {}
+    for number, result in numbered:
+        for name, table in layout.folded_files(result.path, result.settings["seed"]).items():
+            if name in result.texts:
+                header, *lines = result.texts[name].splitlines()
+                tables.setdefault(table, [f"run,{header}"]).extend(f"{number},{line}" for line in lines)
+    for table, lines in tables.items():
+        with writing(table) as stream:
+            stream.write("\n".join(lines) + "\n")
+    flat = [{"run": number, "path": places[result.path], **_flattened(result.run)} for number, result in numbered]
+    columns = sorted(dict.fromkeys(name for line in flat for name in line), key=_column_order)
+    content = io.StringIO()
+    writer = csv.DictWriter(content, columns, restval="", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(flat)
+    with writing(runs) as stream:
+        stream.write(content.getvalue())
+
+
+def headers_agree(results: list[Result]) -> list[Result]:
+    """Those of the results whose folded files have the header that the first of their table has: a table has one
+    header.
+    """
+    first: dict[Path, str] = {}
+    kept = []
+    for result in sorted(results, key=_by_path):
+        tables = layout.folded_files(result.path, result.settings["seed"])
+        headers = {
+            table: result.texts[name].partition("\n")[0] for name, table in tables.items() if name in result.texts
+        }
+        if all(first.setdefault(table, header) == header for table, header in headers.items()):
+            kept.append(result)
+    return kept
+
+
+def _by_path(result: Result) -> list:
+    return layout.natural_order(str(result.path))
+
+
+def _column_order(name: str) -> int:
+    """Number and path first, then the settings as they are, then what else run.json holds."""
+    if name in ("run", "path"):
+        return 0
+    if name == "checksum":
+        return 5
+    return (
+        4
+        if name.startswith(TEXT_STARTS[1])
+        else 3
+        if name.startswith(TEXT_STARTS[0])
+        else 2
+        if name in NOT_SETTINGS
+        else 1
+    )
+
+
+def _flattened(run: dict) -> dict[str, str]:
+    """The content of a run.json as the cells of a line, without run and path."""
+    cells = {}
+    for name, value in run["settings"].items():
+        parts = (
+            {f"{name}.{key}": part for key, part in value.items()}
+            if value and isinstance(value, dict)
+            else {name: value}
+        )
+        cells.update((column, _as_cell(column, part)) for column, part in parts.items())
+    for part in ("results", "versions"):
+        cells.update((f"{part}.{name}", text) for name, text in run.get(part, {}).items())
+    cells.update((name, _as_cell(name, run[name])) for name in NOT_SETTINGS if name in run)
+    return {**cells, "checksum": checksum(_unflattened(cells))}
+
+
+def _unflattened(line: dict[str, str]) -> dict:
+    """The content of a run.json from a line; ValueError where the line is not what its checksum says."""
+    run: dict = {"settings": {}, "results": {}}
+    for column, cell in line.items():
+        if column in ("run", "path", "checksum") or not cell:
+            continue
+        value = _from_cell(column, cell)
+        part, dot, name = column.partition(".")
+        if dot and part in ("results", "versions"):
+            run.setdefault(part, {})[name] = value
+        elif column in NOT_SETTINGS:
+            run[column] = value
+        elif dot:
+            run["settings"].setdefault(part, {})[name] = value
+        else:
+            run["settings"][column] = value
+    if "checksum" in line and line["checksum"] != checksum(run):
+        raise ValueError("its line of settings is not what its checksum says")
+    return run
+
+
+def _is_text(column: str) -> bool:
+    return column in TEXTS or column.startswith(TEXT_STARTS) or column.endswith(TEXT_ENDS)
+
+
+def _as_cell(column: str, value) -> str:
+    if isinstance(value, str) and (_is_text(column) or _json(value) is None):
+        return value
+    return json.dumps(value)
+
+
+def _from_cell(column: str, cell: str):
+    if _is_text(column):
+        return cell if cell != "null" else None
+    decoded = _json(cell)
+    return cell if decoded is None else decoded[0]
+
+
+def _json(text: str) -> tuple | None:
+    """The value that a JSON text stands for, in a tuple; None where it is none."""
+    try:
+        return (json.loads(text),)
+    except ValueError:
+        return None
