@@ -4,15 +4,16 @@
     python3 report.py
 
 Reads results/ and models/ (never TensorFlow), compares with results/published/, and writes
-    results/report.html                  the page: verdicts on the paper's claims, with their evidence, every table and figure
+    results/report.html                  the page: verdicts on the paper's claims, their evidence, tables, figures
     results/tables/claims.csv            every check of every claim
-    results/tables/indiscriminate.csv    every cell of the indiscriminate sweep: best and final accuracy, published best, difference
-    results/tables/seeds.csv             where several seeds were run: mean, 95% interval and range of the accuracies, gain by DP-SGD
-    results/tables/crafting.csv          what crafting the slab and minmax sets took, and the minmax sets' bound U* beside what it bounds
-    results/tables/gradients.csv         every gradient analysis: mean poison norm, norm ratio and cosine, reached and published
+    results/tables/indiscriminate.csv    every cell of the indiscriminate sweep: best and final accuracy, published best
+    results/tables/seeds.csv             over seeds: mean, 95% interval, range of accuracies, gain by DP-SGD
+    results/tables/crafting.csv          what crafting the slab and minmax sets took, and U* of the minmax sets
+    results/tables/gradients.csv         every gradient analysis: poison norm, norm ratio and cosine, published too
     results/tables/insertion.csv         every backdoor: clean accuracy and attack success, reached and published
-    results/tables/tpoisoning.csv        every targeted attack: targets tried and hit, poisons needed, reached and published
+    results/tables/tpoisoning.csv        every targeted attack: targets tried and hit, poisons needed, published too
     results/tables/models.csv            every clean model: accuracy and epsilon, reached and published
+    results/tables/other_*.csv           trainings, gradients, targeted, models: what is not of the paper's protocol
     results/figures/*.png and .pdf       the figures
 A result that is unfinished, damaged or foreign is left out and named; what is not there is shown as not run.
 """
@@ -22,34 +23,35 @@ from __future__ import annotations
 import sys
 
 from command_line import Parser, run
-from reports import Table, claims, clean_models, figures, gradients, indiscriminate, page, reading, targeted, verdicts
+from reports import Table, claims, clean_models, figures, gradients, indiscriminate, page, reading, targeted
 from results import layout
 
 
 def main() -> None:
     Parser(__doc__).parse_args()
-    tree = reading.read_tree()
-    tables = [table for part in (indiscriminate, gradients, targeted, clean_models) for table in part.tables(tree)]
+    results = reading.read()
+    tables = [table for part in (indiscriminate, gradients, targeted, clean_models) for table in part.tables(results)]
     judged = claims.judge({table.name: table for table in tables})
-    tables.append(verdicts.table(judged))
+    tables.append(claims.table(judged))
     for table in tables:
         table.write()
-    drawn = figures.draw_all({table.name: table for table in tables}, tree)
-    path = page.write(tables, judged, drawn, tree)
-    for file, why in tree.left_out:
+    drawn = figures.draw_all({table.name: table for table in tables}, results)
+    path = page.write(tables, judged, drawn, results)
+    for file, why in results.left_out:
         print(f"left out: {layout.RESULTS / file} ({why})", file=sys.stderr)
     print_summary(tables, judged)
     print(f"\ntables: {layout.tables()}\nfigures: {layout.figures()}\npage: {path}")
 
 
-def print_summary(tables: list[Table], judged: list[verdicts.Claim]) -> None:
+def print_summary(tables: list[Table], judged: list[dict]) -> None:
     """What was reached of each table, and the verdicts, on the terminal."""
     for table in tables:
         if table.summary:
             print(f"{table.name:<16}{table.summary}")
     print()
     for claim in judged:
-        print(f"({claim.letter}) {claim.title:<48}{claim.verdict:<20}controls {claim.under_controls:<14}{claim.evidence}")
+        verdict = f"{claim['verdict']:<20}controls {claim['under_controls']:<14}{claim['evidence']}"
+        print(f"({claim['letter']}) {claim['title']:<48}{verdict}")
 
 
 if __name__ == "__main__":

@@ -1,35 +1,45 @@
-"""What report.py makes its tables, figures and page of: a module a part of the paper, and what they share."""
+"""What report.py makes its tables, figures and page of: a module a part of the paper. The page's words: page.html."""
 
 from __future__ import annotations
 
-import collections
-import csv
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
-from files import write_csv
+import numpy as np
+import pandas as pd
+
+from files import writing
 from results import layout
 
-# What a row says of itself: reached within tolerance of the published number or not; published, but not comparable; not published; not run, or not all of it;
-# its weights became NaN
+# What a row says of itself: reached within tolerance of the published number or not; published, but not comparable;
+# not published; not run, or not all of it; its weights became NaN
 WITHIN, OUTSIDE, SHOWN_ONLY, UNPUBLISHED, NOT_RUN, UNFINISHED, DIVERGED = VERDICTS = (
     "within", "outside", "shown only", "unpublished", "not run", "unfinished", "diverged",
 )  # fmt: skip
+COUNTS = {  # columns of whole numbers
+    "n_poison", "batch_size", "epochs", "baseline_reached_at_epoch", "best_epoch", "published_epoch", "seeds",
+    "diverged", "targets", "base_class", "target_class", "successes", "without_poison", "published_successes",
+    "programs_solved", "programs_failed",
+}  # fmt: skip
 
 
 @dataclass
 class Table:
-    """A table of the report: results/tables/<name>.csv, and a part of the page. rule: when a row counts as within tolerance, if rows are compared."""
+    """A table of the report: results/tables/<name>.csv, and a part of the page. columns: those of `frame` shown."""
 
     name: str
-    title: str
-    columns: tuple
-    lines: list[dict] = field(default_factory=list)
-    rule: str = ""
+    columns: list[str]
+    frame: pd.DataFrame
+
+    def __post_init__(self) -> None:
+        whole = dict.fromkeys(COUNTS.intersection(self.columns), "Int64")
+        self.frame = with_columns(self.frame, self.columns).astype(whole).reset_index(drop=True)
 
     @property
-    def counts(self) -> collections.Counter:
-        """How many rows have each verdict."""
-        return collections.Counter(line["verdict"] for line in self.lines if "verdict" in line)
+    def counts(self) -> dict[str, int]:
+        """How many rows have each verdict; empty where rows are not compared."""
+        if "verdict" not in self.columns:
+            return {}
+        return self.frame.verdict.value_counts().reindex(VERDICTS, fill_value=0).to_dict()
 
     @property
     def summary(self) -> str:
@@ -40,14 +50,32 @@ class Table:
         texts = [f"{counts[WITHIN]} of {counts[WITHIN] + counts[OUTSIDE]} published rows within tolerance"]
         return ", ".join(texts + [f"{counts[verdict]} {verdict}" for verdict in VERDICTS[2:] if counts[verdict]])
 
+    @property
+    def lines(self) -> list[dict]:
+        """The rows as they are shown, what is missing as an empty text."""
+        shown = self.frame[self.columns].astype(object)
+        return shown.where(shown.notna(), "").to_dict("records")
+
+    def find(self, **wanted) -> pd.DataFrame:
+        """The rows that were run and have these values."""
+        found = [self.frame[name] == value for name, value in wanted.items()]
+        return self.frame[np.logical_and.reduce([self.frame.source.notna(), *found])]
+
     def write(self) -> None:
-        """Write results/tables/<name>.csv; what a line does not have stays empty."""
-        write_csv(
-            layout.tables() / f"{self.name}.csv", self.columns, ([line.get(column, "") for column in self.columns] for line in self.lines)
-        )
+        """Write results/tables/<name>.csv; what a row does not have stays empty."""
+        with writing(layout.tables() / f"{self.name}.csv") as stream:
+            self.frame.to_csv(stream, columns=self.columns, index=False, lineterminator="\n")
 
 
-def published(name: str) -> list[dict]:
-    """The lines of a table of published numbers."""
-    with open(layout.PUBLISHED / f"{name}.csv", newline="") as stream:
-        return list(csv.DictReader(stream))
+def with_columns(frame: pd.DataFrame, names: list[str]) -> pd.DataFrame:
+    """A frame that has all these columns, NaN where it had none."""
+    return frame.reindex(columns=list(dict.fromkeys([*frame, *names])))
+
+
+def verdicts(frame: pd.DataFrame, value: str, known: str, near, shown_only=False, unfinished=False) -> np.ndarray:
+    """The verdict on each row; value, known: columns of what was reached and published; near: whether they are."""
+    conditions = {
+        NOT_RUN: frame.source.isna(), UNFINISHED: unfinished, DIVERGED: frame[value].isna(),
+        UNPUBLISHED: frame[known].isna(), SHOWN_ONLY: shown_only, WITHIN: near,
+    }  # fmt: skip
+    return np.select([np.broadcast_to(holds, len(frame)) for holds in conditions.values()], list(conditions), OUTSIDE)

@@ -3,121 +3,97 @@
 from __future__ import annotations
 
 import math
-import os
+from argparse import ArgumentTypeError
+from pathlib import Path
 
-from files import read_json
-from models.privacy import epsilon
+import pandas as pd
+
+from command_line import BadInput
+from models import checkpoints
 from models.protocols import PROTOCOLS
-from reports import NOT_RUN, OUTSIDE, UNPUBLISHED, WITHIN, Table, published
-from reports.reading import Tree
+from models.shaping import UNDEFENDED, shaping
+from reports import Table, frames, identity, verdicts, with_columns
+from reports.frames import SHAPING
+from reports.reading import NUMBERS, TEXTS, Results, place
 from results import layout
+from results.cells import Unfinished
 
 TOLERANCE, EPSILON_TOLERANCE = 0.02, 1e-6
-BASKET_ROWS = 10000
-# Accuracies of the undefended clean models, from the baselines in published/accuracy.csv and the paper's table of models
-UNDEFENDED = {
-    ("subtask", "lr"): 0.954,
-    ("fashion_mnist", "badnet"): 0.9054,
-    ("fashion_mnist", "shallow-mlp"): 0.897,
-    ("purchases", "lr"): 0.7165,
-}
-SETTING = ("data", "network", "clip_norm", "noise_multiplier", "learning_rate")
-COLUMNS = (
-    *SETTING, "epochs", "best_epoch", "best_acc", "final_acc", "epsilon", "published_epoch", "published_acc", "published_epsilon",
-    "epsilon_at_published_epoch", "verdict", "source",
-)  # fmt: skip
-NEEDED = (
-    "dataset",
-    "network",
-    "epochs",
-    "seed",
-    "learning_rate",
-    "clip_norm",
-    "noise_multiplier",
-    "best_epoch",
-    "best_test_acc",
-    "final_test_acc",
-)
+BASKET_ROWS = 10000  # of Purchase-100, as published, and of the stand-in
+# Accuracies of undefended clean models, from the baselines in published/accuracy.csv and the paper's table of models
+IMAGES = {(layout.SUBTASK, "lr"): 0.954, ("fashion_mnist", "badnet"): 0.9054, ("fashion_mnist", "shallow-mlp"): 0.897}
+BASKETS = 0.7165  # of logistic regression
+SETTING = ["data", "network", *SHAPING, "learning_rate"]
+REACHED = {"best_epoch": "best_epoch", "best_test_acc": "best_acc", "final_test_acc": "final_acc"}
+PUBLISHED = ["published_epoch", "published_acc", "published_epsilon", "epsilon_at_published_epoch"]
+COLUMNS = [*SETTING, "epochs", *REACHED.values(), "epsilon", *PUBLISHED, "verdict", "source"]
+NEEDED = [*NUMBERS[:-2], *TEXTS[:-1], *REACHED]  # all but those that only a poisoned training has
 
 
-def tables(tree: Tree) -> list[Table]:
-    """The table models: a row for each clean model that is kept, and for each published one that is not."""
-    reached = {}
+def tables(results: Results) -> list[Table]:
+    """The table models, and other_models where there are any."""
+    models = read(results)
+    rates = models.eval("learning_rate == paper_learning_rate or learning_rate == paper_dp_learning_rate")
+    usual = rates & models.eval(f"as_published and epochs == paper_epochs and seed == {layout.SEED}")
+    others = identity.other_table("other_models", models[~usual], ["best_acc", "final_acc"])
+    return [models_table(models[usual]), *others]
+
+
+def read(results: Results) -> pd.DataFrame:
+    """The clean models that are kept, a row each; those that are damaged, or copies, are left out."""
+    found = []
     for path in sorted(layout.MODELS.glob("*/*/config.json")):
-        config = read_json(path)
-        missing = [name for name in NEEDED if name not in (config or {})]
-        if missing:
-            tree.left_out.append((os.path.relpath(path, layout.RESULTS), f"damaged: it does not say {', '.join(missing)}"))
-        elif config["seed"] == layout.SEED:
-            setting = (
-                config["dataset"],
-                config["network"],
-                config["clip_norm"] or "undefended",
-                config["noise_multiplier"],
-                config["learning_rate"],
-            )
-            reached[setting] = measured(config, os.path.relpath(path.with_name("history.csv"), layout.RESULTS))
-    known = published_models()
-    lines = [{**dict(zip(SETTING, setting)), **known.get(setting, {}), **reached.get(setting, {})} for setting in {*known, *reached}]
-    for line in lines:
-        line["verdict"] = verdict(line)
-    rule = (
-        f"best test accuracy within {TOLERANCE} of the published one, and the accountant's epsilon at the published epoch within {EPSILON_TOLERANCE:g} of the"
-        " published epsilon; Purchase-100 is replaced by the stand-in where the paper's data are missing"
-    )
-    return [
-        Table("models", "Clean models: best and final test accuracy, and epsilon at delta 1e-5", COLUMNS, sorted(lines, key=in_order), rule)
-    ]
+        try:
+            found.append(read_model(path))
+        except (BadInput, Unfinished, ArgumentTypeError) as error:
+            results.left_out.append((place(path), str(error)))
+    models = with_columns(pd.DataFrame(found), [*NEEDED, *COLUMNS, "identity"])
+    models["clip_norm"] = models.clip_norm.mask(models.kind == "undefended", math.inf)
+    return identity.with_protocol(models)
 
 
-def measured(config: dict, source: str) -> dict:
-    """What the table says of a kept model, from its config.json."""
-    line = {
-        "epochs": config["epochs"],
-        "best_epoch": config["best_epoch"],
-        "best_acc": config["best_test_acc"],
-        "final_acc": config["final_test_acc"],
-    }
-    spent = epsilon_at(config["dataset"], config["network"], config["noise_multiplier"], config["best_epoch"])
-    return {**line, "epsilon": spent, "source": source}
+def read_model(path: Path) -> dict:
+    """What a config.json says of its model; raises `BadInput` or `Unfinished` where that cannot be used."""
+    config = checkpoints.config(path.parent) or {}
+    missing = [name for name in NEEDED if name not in config]
+    if missing:
+        raise Unfinished(f"damaged: it does not say {', '.join(missing)}")
+    history = path.with_name(checkpoints.HISTORY)
+    epsilon = pd.read_csv(history, index_col="epoch").epsilon[config["best_epoch"]]
+    value = shaping(config["shaping"])
+    parts = [str(config[name]) for name in ("network", "batch_size", "epochs", "learning_rate")]
+    name = value.model_name("_".join(parts))
+    name = layout.seeded(name if config["engine"] == "stack" else f"{name}_{config['engine']}", config["seed"])
+    reached = layout.reached_suffix(config["best_epoch"], config["best_test_acc"], epsilon) if value.defended else ""
+    folder = layout.model_folder(config["dataset"], name + reached)
+    if folder != path.parent:
+        raise Unfinished(f"misplaced: by its settings it is {place(folder)}, of which it may be a copy")
+    settings = {name: config[name] for name in (*NEEDED[: -len(REACHED)], "clip_norm", "delta") if name in config}
+    about = {"data": config["dataset"], "epsilon": epsilon, "identity": identity.of(settings), "source": place(history)}
+    return {**settings, **{column: config[name] for name, column in REACHED.items()}, **about}
 
 
-def epsilon_at(data: str, network: str, noise_multiplier: float, epoch: int) -> float:
-    """What a model of the baskets has spent after an epoch, to four digits behind the point as published; infinite for all others."""
-    if data != "purchases" or not noise_multiplier:
-        return math.inf
-    batch_size = PROTOCOLS[data, network].batch_size
-    return round(epsilon(noise_multiplier, batch_size, BASKET_ROWS, epoch * BASKET_ROWS // batch_size, layout.DELTA), 4)
+def published_models(basket_names: list[str]) -> pd.DataFrame:
+    """What was published; that of Purchase-100 stands beside each of these data sets."""
+    rows = [(*key, UNDEFENDED, None, accuracy, None, None) for key, accuracy in IMAGES.items()]
+    for name in basket_names:
+        rows.append((name, "lr", UNDEFENDED, None, BASKETS, None, None))
+        for line in frames.published("models").itertuples():
+            batch_size = PROTOCOLS[name, line.network].batch_size
+            spent = line.value.epsilon(batch_size, BASKET_ROWS, line.epoch * BASKET_ROWS // batch_size)
+            rows.append((name, line.network, line.value, line.epoch, line.accuracy, line.epsilon, spent))
+    known = pd.DataFrame(rows, columns=["data", "network", "value", *PUBLISHED])
+    return frames.with_shapings(known.assign(learning_rate=[frames.published_rate(*row[:3]) for row in rows]))
 
 
-def published_models() -> dict[tuple, dict]:
-    """What was published, by SETTING."""
-    found = {}
-    for (data, network), accuracy in UNDEFENDED.items():
-        found[data, network, "undefended", 0.0, PROTOCOLS[data, network].learning_rate] = {"published_acc": accuracy}
-    for line in published("models"):
-        clip_norm, noise_multiplier, epoch = float(line["clip_norm"]), float(line["noise_multiplier"]), int(line["epoch"])
-        setting = ("purchases", line["network"], clip_norm, noise_multiplier, PROTOCOLS["purchases", line["network"]].dp_learning_rate)
-        found[setting] = {
-            "published_epoch": epoch,
-            "published_acc": float(line["accuracy"]),
-            "published_epsilon": float(line["epsilon"]),
-            "epsilon_at_published_epoch": epsilon_at("purchases", line["network"], noise_multiplier, epoch),
-        }
-    return found
-
-
-def verdict(line: dict) -> str:
-    if "source" not in line:
-        return NOT_RUN
-    if not line.get("published_acc"):
-        return UNPUBLISHED
-    near = abs(line["best_acc"] - line["published_acc"]) <= TOLERANCE
-    if line.get("published_epsilon", math.inf) < math.inf:
-        near &= abs(line["epsilon_at_published_epoch"] / line["published_epsilon"] - 1) <= EPSILON_TOLERANCE
-    return WITHIN if near else OUTSIDE
-
-
-def in_order(line: dict) -> tuple:
-    clip_norm = -1.0 if line["clip_norm"] == "undefended" else line["clip_norm"]
-    return tuple(PROTOCOLS).index((line["data"], line["network"])), clip_norm, line["noise_multiplier"], -line["learning_rate"]
+def models_table(models: pd.DataFrame) -> Table:
+    """A row for each clean model of the paper's protocol that is kept, and for each published one that is not."""
+    baskets = sorted({"purchases", "purchases-cj"}.intersection(models.data)) or ["purchases-cj"]
+    measured = models[[*SETTING, "epochs", *REACHED.values(), "epsilon", "source"]]
+    frame = published_models(baskets).merge(measured, how="outer", on=SETTING)
+    spent = (frame.epsilon_at_published_epoch / frame.published_epsilon - 1).abs() <= EPSILON_TOLERANCE
+    near = (frame.best_acc - frame.published_acc).abs() <= TOLERANCE
+    near &= spent | ~(frame.published_epsilon < math.inf)
+    frame["verdict"] = verdicts(frame, "best_acc", "published_acc", near)
+    order = ["data", "network", "clip_norm", "noise_multiplier", "learning_rate"]
+    return Table("models", COLUMNS, frames.in_order(frame, order))

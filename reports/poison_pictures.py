@@ -2,22 +2,33 @@
 
 from __future__ import annotations
 
+import contextlib
+
 import numpy as np
+import pandas as pd
 
 import datasets
 from files import Unreadable, read_npz
-from poisons import images
-from results import cells, layout, plotting
+from poisons import attacks
+from poisons.backdoor import stamp
+from poisons.watermark import blend
+from reports import Table
+from reports.reading import Results
+from results import layout, plotting
 
 COLUMNS = 6
-SLABS = layout.steinhardt_file("slabs", 0.4, 0.65, layout.SEED)
 ALPHAS, PATCHES = (0.1, 0.2, 0.4, 0.6, 0.8, 1.0), (1, 4, 7, 10, 14)
+CLASSES = ("dress", "coat")
+KINDS = ("watermark", "backdoor", "label flip", "slabs", "targeted")
 
 
-def draw():
+def draw(tables: dict[str, Table], _: Results):
     """The figure, a row of pictures a kind; a kind whose files are not there leaves its row out."""
-    subtask = datasets.load("subtask")
-    rows = [*of_the_subtask(subtask), *slabs(), *targeted()]
+    subtask, recorded = datasets.load("subtask"), tables["gradients"].find(analysis="tpoisoning", shaping="undefended")
+    rows = []
+    for kind, pictures in zip(KINDS, (watermarks, backdoors, label_flips, slabs, lambda _: targeted(recorded))):
+        with contextlib.suppress(Unreadable, OSError, LookupError, ValueError):  # pandas' own errors are ValueErrors
+            rows.append((kind, pictures(subtask)))
     figure, axes = plotting.panels(COLUMNS, len(rows), 1.15, 1.5)
     for axis in axes.flat:
         axis.set_axis_off()
@@ -29,45 +40,38 @@ def draw():
     return figure
 
 
-def of_the_subtask(subtask: datasets.Dataset) -> list[tuple]:
-    """Watermarks, backdoors and label flips: made of training rows, as the poison files say them (rows of images keep no pixels of their own)."""
-    x = subtask.x_train[..., 0]
-    dress, coat = (int(np.flatnonzero(subtask.y_train == label)[0]) for label in (0, 1))
-    watermarks = [(images.blend(x[dress], x[coat], alpha), f"alpha {alpha}") for alpha in ALPHAS]
-    stamped = [(images.stamp(subtask.x_train[dress : dress + 1], patch)[0, ..., 0], f"patch {patch}") for patch in PATCHES]
-    rows = [("watermark", watermarks), ("backdoor", [(x[dress], "clean"), *stamped])]
-    try:
-        flips = read_npz(layout.label_flips_file(subtask.name, 0.4, layout.SEED))
-        names = ("dress", "coat")
-        flipped = [(x[row], f"{names[1 - label]}, labelled {names[label]}") for row, label in zip(flips["rows"][:COLUMNS], flips["labels"])]
-        rows.append(("label flip", flipped))
-    except (Unreadable, KeyError, IndexError):
-        pass
-    return rows
+def watermarks(subtask: datasets.Dataset) -> list[tuple]:
+    """The first training row of one class with the first of the other blended in."""
+    dress, coat = (subtask.x_train[subtask.y_train == label][0, ..., 0] for label in (0, 1))
+    return [(blend(dress, coat, alpha), f"alpha {alpha}") for alpha in ALPHAS]
 
 
-def slabs() -> list[tuple]:
-    try:
-        stored = read_npz(SLABS)
-        points = [
-            (point.reshape(28, 28), f"{count} x labelled {label}")
-            for point, count, label in zip(stored["instances"], stored["counts"], stored["labels"])
-        ]
-    except (Unreadable, KeyError, ValueError):
-        return []
-    return [("slabs", points[:COLUMNS])]
+def backdoors(subtask: datasets.Dataset) -> list[tuple]:
+    dress = subtask.x_train[subtask.y_train == 0][:1]
+    return [(dress[0, ..., 0], "clean"), *((stamp(dress, patch)[0, ..., 0], f"patch {patch}") for patch in PATCHES)]
 
 
-def targeted() -> list[tuple]:
+def label_flips(subtask: datasets.Dataset) -> list[tuple]:
+    flips = read_npz(attacks()["label-flips"].default_path(subtask.name, 0.4))
+    pairs = zip(subtask.x_train[flips["rows"][:COLUMNS], ..., 0], flips["labels"])
+    return [(picture, f"{CLASSES[1 - label]}, labelled {CLASSES[label]}") for picture, label in pairs]
+
+
+def slabs(subtask: datasets.Dataset) -> list[tuple]:
+    stored = read_npz(attacks()["slabs"].default_path(subtask.name, 0.4))
+    points = zip(stored["instances"][:COLUMNS], stored["counts"], stored["labels"])
+    return [(point.reshape(28, 28), f"{count} x labelled {label}") for point, count, label in points]
+
+
+def targeted(recorded: pd.DataFrame) -> list[tuple]:
     """The poison of the recorded re-training, beside its target and a row of the class that it is labelled as."""
-    for path in sorted(layout.ANALYSIS.glob(f"tpoisoning/*/*/vanilla_lr_*/{layout.POISON}")):
-        lines = cells.read(path)
-        try:
-            basket = {name: np.array([float(line[name]) for line in lines]).reshape(10, 10) for name in ("base_row", "target", "poison")}
-        except (KeyError, TypeError, ValueError):
-            continue
-        difference = np.abs(basket["poison"] - basket["target"])
-        titles = ("a row of class 4", "target (class 3)", "poison, labelled 4")
-        shown = [*zip(basket.values(), titles), (difference, f"|poison - target|\nat most {difference.max():.4f}")]
-        return [("targeted", shown)]
-    return []
+    baskets = pd.read_csv(layout.RESULTS / recorded.folder.iloc[0] / layout.POISON, dtype=float)
+    base, target, poison = (baskets[name].to_numpy().reshape(10, 10) for name in ("base_row", "target", "poison"))
+    difference = np.abs(poison - target)
+    titles = (
+        "a row of class 4",
+        "target (class 3)",
+        "poison, labelled 4",
+        f"|poison - target|\nat most {difference.max():.4f}",
+    )
+    return list(zip((base, target, poison, difference), titles))

@@ -1,176 +1,195 @@
-"""Reading a tree of results: every finished cell, and every file that is left out, with the reason.
+"""Reading results into data frames, and what is left out, with the reason.
 
-Left out are results that are unfinished or damaged, that lie under a model's name that their settings do not give, that lack what every
-result has, and files that nothing of this suite writes. Numbers that stand side by side are of one set of versions: those of TensorFlow and
-NumPy that most cells were made with (a last digit may depend on them); the others are left out, too.
+`results.cells` finds the results that are whole and lie where their settings say. Left out here are those that lack
+what every result has, and those that were made with other versions: numbers that stand side by side are of one set of
+versions of TensorFlow and NumPy, that of most results (a last digit may depend on them).
 """
 
 from __future__ import annotations
 
-import collections
+import io
 import math
-import re
-from dataclasses import dataclass, field
+import os
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 
-from results import cells, layout, param_updates
+from poisons import attacks
+from reports import identity, with_columns
+from results import layout
+from results.cells import Unfinished, read_all
+from results.folded import Result
 
-KNOWN = re.compile(
-    r"(attack_results|analysis_results|[mas]extracts_epoch|poison)\.csv|run\.json|crafting\.json|.*\.png|attack_w_\d+(\.csv|\.run\.json)|attack_w\.lock"
-)
 TRIALS = "attack_w"
-COLUMNS = {
-    layout.ATTACK_RESULTS: ("epoch", "baseline_acc", "test_acc"),
-    layout.ANALYSIS_RESULTS: ("epoch", "baseline_acc", "test_acc"),
-    TRIALS: ("target", "poison", "success", "epoch"),
+NORMS = ["clean_norm", "poison_norm"]
+QUANTILES = [f"{name}_q{part:02}" for name in (*NORMS, "poison_cosine") for part in (5, 25, 50, 75, 95)]
+COLUMNS = {  # of the CSV files of each kind of result: those that must be there, numbers all but success
+    layout.ATTACK_RESULTS: ["epoch", "baseline_acc", "test_acc"],
+    layout.ANALYSIS_RESULTS: ["epoch", "baseline_acc", "test_acc"],
+    TRIALS: ["target", "poison", "success", "epoch"],
 }
-SETTINGS = ("network", "batch_size", "epochs", "learning_rate", "seed", "engine", "clip_norm", "noise_multiplier", "attack", "baseline_acc")
-MORE_SETTINGS = {
-    layout.ATTACK_RESULTS: ("poison_set", "n_poison"),
-    layout.ANALYSIS_RESULTS: (),
-    TRIALS: ("model", "mode", "target", "budget", "dataset_name"),
-}
-
-
-INSERTION_COLUMNS = ("baseline_backdoor_acc", "backdoor_acc", "backdoor_acc_other_classes")
-# Folders below which results lie, and how many names stand behind each in the path of a CSV file
-PLACES = {
-    ("ipoisoning",): 4, ("tpoisoning",): 6, ("analysis", "collision"): 5, ("analysis", "insertion"): 4, ("analysis", "ipoisoning"): 4,
-    ("analysis", "tpoisoning"): 4,
-}  # fmt: skip
-
-
-@dataclass(frozen=True)
-class Cell:
-    """A finished training (or a target's trials): its CSV file, its settings and its lines, all text; of an analysis what was recorded, too.
-
-    means: float64 [epochs, (clean norm, poison norm, cosine)] of the mean gradients.
-    examples: float64 [epochs, (clean norms, poison norms, poison cosines), quantiles] of the single examples' gradients; None in the paper's layout.
-    """
-
-    path: Path
-    settings: dict
-    lines: list[dict]
-    versions: tuple
-    means: np.ndarray | None = None
-    examples: np.ndarray | None = None
-
-    @property
-    def source(self) -> str:
-        """The CSV file, from the results folder."""
-        return str(self.path.relative_to(layout.RESULTS))
+MEANS = [",".join(NORMS), "cosine"]  # headers for the extracts, which have none
+BACKDOOR = ["baseline_backdoor_acc", "backdoor_acc", "backdoor_acc_other_classes"]
+MAY_HAVE = {layout.ANALYSIS_RESULTS: ["n_poison", *NORMS, "cosine", *BACKDOOR, *QUANTILES]}
+NUMBERS = ["batch_size", "epochs", "learning_rate", "seed", "noise_multiplier", "clean_rows", "baseline_acc"]
+TEXTS = ["dataset", "network", "engine", "optimizer", "shaping", "kind", "attack"]
+MORE_NUMBERS = [
+    "clip_norm",
+    "n_poison",
+    "ratio",
+    "target",
+    "base_class",
+    "target_class",
+    "poison.alpha",
+    "poison.patch",
+]
+MORE_TEXTS = ["poison_set", "poison.task", "start", "baseline", "mode", "budget", "model"]
+NEEDED = (  # by a poisoned training, and by the trials of a target
+    ["poison_set", "poison_sha256", "poison", "n_poison", "ratio", "start", "baseline"],
+    ["mode", "target", "base_class", "target_class", "budget", "poison_sha256"],
+)
+ABOUT = ["path", "folder", "source", "extracts", "identity", "default_set", "versions", "poison"]
 
 
 @dataclass
-class Tree:
-    """What a results folder holds; left_out: files from the results folder, with the reason."""
+class Part:
+    """The results of one kind.
 
-    attacks: list[Cell] = field(default_factory=list)
-    analyses: list[Cell] = field(default_factory=list)
-    trials: list[Cell] = field(default_factory=list)
-    left_out: list[tuple[str, str]] = field(default_factory=list)
-    versions: tuple = ()
+    cells: a row each, with its settings as columns (an undefended clip_norm is infinite; those of the poison set are
+    poison.<name>), where it lies, what `reports.identity` says of it, and of trainings best_acc, final_acc, epochs_acc
+    (their mean) and diverged; lines: of their CSV files, indexed by the row of `cells`, with the extracts of analyses.
+    """
 
-    def leave_out(self, path: Path, why: str) -> None:
-        self.left_out.append((str(path.relative_to(layout.RESULTS)), why))
+    cells: pd.DataFrame
+    lines: pd.DataFrame
 
 
-def read_tree() -> Tree:
+@dataclass
+class Results:
+    """What a results folder holds; left_out: files from there, with the reason; versions: those of all others."""
+
+    trainings: Part
+    analyses: Part
+    trials: Part
+    left_out: list[tuple[str, str]]
+    versions: str
+
+
+def read() -> Results:
     """Read every result below the results folder."""
-    tree = Tree()
-    kinds = {layout.ATTACK_RESULTS: tree.attacks, layout.ANALYSIS_RESULTS: tree.analyses, TRIALS: tree.trials}
-    for part in ("ipoisoning", "analysis", "tpoisoning"):
-        for path in sorted((layout.RESULTS / part).rglob("*")):
-            if path.is_dir() or layout.PARAM_UPDATES in path.parts:
-                continue
-            if path.name.endswith(".writing"):
-                tree.leave_out(path, "half written, by a run that is at work or was killed")
-            elif not KNOWN.fullmatch(path.name):
-                tree.leave_out(path, "nothing of this suite is called so")
-            elif path.suffix == ".csv" and (kind := TRIALS if path.name.startswith(TRIALS) else path.name) in kinds:
-                try:
-                    kinds[kind].append(read_cell(path, kind))
-                except cells.Unfinished as error:
-                    tree.leave_out(path, str(error))
-    one_set_of_versions(tree)
-    return tree
+    whole, left_out = read_all()
+    kinds, seen = {kind: [] for kind in COLUMNS}, {}
+    for result in whole:
+        same = seen.setdefault(identity.as_text(result.settings), result)
+        try:
+            if same is not result:
+                raise Unfinished(f"all its settings are those of {place(same.path)}")
+            kinds[kind_of(result)].append((result, text_of(result)))
+        except Unfinished as error:
+            left_out.append((result.path, str(error)))
+    parts = [frames(kind, found) for kind, found in kinds.items()]
+    versions = pd.concat([part.cells.versions for part in parts]).mode()  # sorted
+    versions = versions.iloc[-1] if len(versions) else ""
+    left_out = [(place(path), why) for path, why in left_out]
+    for part in parts:
+        others = "made with " + part.cells.versions + f", unlike most results ({versions})"
+        faults = part.cells.fault.where(part.cells.fault.notna() | (part.cells.versions == versions), others).dropna()
+        left_out += zip(part.cells.path[faults.index], faults)
+        part.cells, part.lines = part.cells.drop(faults.index), part.lines[~part.lines.index.isin(faults.index)]
+    return Results(*parts, sorted(left_out), versions)
 
 
-def read_cell(path: Path, kind: str) -> Cell:
-    """A cell, checked; raises `cells.Unfinished` with what is wrong with it."""
-    run = cells.whole(path)
-    settings, lines = run["settings"], cells.read(path)
-    missing = [name for name in (*SETTINGS, *MORE_SETTINGS[kind]) if name not in settings]
+def place(path: Path) -> str:
+    """A file, from the results folder."""
+    return os.path.relpath(path, layout.RESULTS)
+
+
+def kind_of(result: Result) -> str:
+    return result.path.name if result.path.name in COLUMNS else TRIALS
+
+
+def text_of(result: Result) -> str:
+    """A result's CSV text, an analysis' with its extracts as further columns; `Unfinished` where it lacks anything."""
+    settings, kind, run_name = result.settings, kind_of(result), layout.run_file(result.path).name
+    missing = [name for name in (*NUMBERS, *TEXTS, *NEEDED["mode" in settings]) if name not in settings]
     if missing:
-        raise cells.Unfinished(f"its {layout.run_file(path).name} does not say: {', '.join(missing)}")
-    parts = path.relative_to(layout.RESULTS).parts
-    if not any(parts[: len(place)] == place and len(parts) == len(place) + depth for place, depth in PLACES.items()):
-        raise cells.Unfinished("misplaced: no result of this suite lies here")
-    if settings["attack"] not in parts:
-        raise cells.Unfinished(f"misplaced: by its settings it is of the attack {settings['attack']}")
-    columns = COLUMNS[kind] + (INSERTION_COLUMNS if parts[:2] == ("analysis", "insertion") else ())
-    lacking = [name for name in columns if not lines or name not in lines[0]]
-    if lacking:
-        raise cells.Unfinished(f"it has no column {', '.join(lacking)}" if lines else "it has no lines")
-    numbers = [line[name] for line in lines for name in columns if name != "success"]
-    if not all(is_number(value) for value in numbers):
-        raise cells.Unfinished("it holds something else than numbers")
-    try:
-        found, expected = model_names(path, settings, kind)
-    except (TypeError, ValueError):
-        raise cells.Unfinished(f"its {layout.run_file(path).name} holds settings that are not numbers") from None
-    if not f"{found}_".startswith(f"{expected}_"):
-        raise cells.Unfinished(f"unknown model name {found}: by its settings it is {expected}")
-    versions = run.get("versions") if isinstance(run.get("versions"), dict) else {}
-    recorded = read_recorded(path.parent, len(lines)) if kind == layout.ANALYSIS_RESULTS else (None, None)
-    return Cell(path, settings, lines, tuple((name, versions.get(name, "unknown")) for name in ("tensorflow", "numpy")), *recorded)
+        raise Unfinished(f"its {run_name} does not say: {', '.join(missing)}")
+    numbers = [settings.get(name, 0) for name in (*NUMBERS, *MORE_NUMBERS)]
+    if not all(isinstance(value, (int, float)) for value in numbers) or not isinstance(
+        settings.get("poison", {}), dict
+    ):
+        raise Unfinished(f"its {run_name} holds settings that are not numbers")
+    lines = result.text.splitlines() or [""]
+    attack = attacks().get(settings["attack"])
+    needed = [*COLUMNS[kind], *(attack.measures if attack and kind == layout.ANALYSIS_RESULTS else ())]
+    lacking = [name for name in needed if name not in lines[0].split(",")]
+    if lacking or len(lines) == 1:
+        raise Unfinished(f"it has no column {', '.join(lacking)}" if lacking else "it has no lines")
+    if kind == layout.ANALYSIS_RESULTS:
+        texts = [result.texts.get(name) for name in (layout.MAGNITUDES, layout.ORIENTATIONS)]
+        if None in texts:
+            raise Unfinished("its gradients are not reduced yet: python3 analyze_gradients.py")
+        parts = [lines, *([header, *text.splitlines()] for header, text in zip(MEANS, texts))]
+        parts += [text.splitlines() for name, text in result.texts.items() if name == layout.PER_EXAMPLE]
+        if len({len(part) for part in parts}) > 1:
+            raise Unfinished(f"damaged: its extracts are not of its {len(lines) - 1} epochs")
+        lines = [",".join(line) for line in zip(*parts)]
+    if len({line.count(",") for line in lines}) > 1:
+        raise Unfinished("damaged: its lines do not all have the columns of its header")
+    return "\n".join(lines)
 
 
-def read_recorded(folder: Path, epochs: int) -> tuple[np.ndarray, np.ndarray | None]:
-    """The means and, where there are, the quantiles over single examples of an analysis of so many epochs; raises `cells.Unfinished`."""
-    if not param_updates.reduced(folder):
-        raise cells.Unfinished("its gradients are not reduced yet: python3 analyze_gradients.py")
-    try:
-        means = param_updates.read_extracts(folder)
-        examples = param_updates.read_examples(folder)
-    except ValueError:
-        raise cells.Unfinished("damaged: its extracts (mextracts, aextracts, sextracts) hold something else than numbers") from None
-    if means.shape != (epochs, 3) or (examples is not None and len(examples) != epochs):
-        raise cells.Unfinished(f"damaged: its extracts are not of its {epochs} epochs")
-    return means, examples
+def frames(kind: str, found: list[tuple[Result, str]]) -> Part:
+    """The data frames of the results of a kind; `fault` of a cell says that its lines are no numbers."""
+    lines = read_lines([text for _, text in found])
+    columns = [name for name in (*COLUMNS[kind], *MAY_HAVE.get(kind, [])) if name != "success"]
+    lines = with_columns(lines, [*columns, "success"])
+    numbers = lines[columns].apply(pd.to_numeric, errors="coerce").astype(float)
+    odd = (numbers.isna() & lines[columns].notna() | np.isinf(numbers)).any(axis=1)
+    lines[columns] = numbers
+    cells = pd.DataFrame([described(result) for result, _ in found])
+    texts, numeric = [*TEXTS, *MORE_TEXTS, *ABOUT], [*NUMBERS, *MORE_NUMBERS]
+    cells = with_columns(cells, [*texts, *numeric])
+    cells = identity.with_protocol(cells.astype({**dict.fromkeys(texts, object), **dict.fromkeys(numeric, float)}))
+    cells["clip_norm"] = cells.clip_norm.mask(cells.kind == "undefended", math.inf)
+    cells["fault"] = pd.Series("it holds something else than numbers", lines.index[odd].unique()).reindex(cells.index)
+    if "test_acc" in columns:
+        accuracies = lines.groupby(level=0).test_acc
+        cells["best_acc"], cells["diverged"] = accuracies.max(), lines.test_acc.isna().groupby(level=0).any()
+        cells["epochs_acc"] = accuracies.agg(lambda values: values.to_numpy().mean())
+        cells["final_acc"] = lines.test_acc[~lines.index.duplicated(keep="last")]
+    return Part(cells, lines)
 
 
-def model_names(path: Path, settings: dict, kind: str) -> tuple[str, str]:
-    """The model's name in a cell's path, and how it must begin by the settings."""
-    folder = path.parent.parent if kind == TRIALS else path.parent
-    if "model" in settings:  # a re-training is named after the clean model that it starts from
-        return folder.name, settings["model"]
-    parts = ("network", "batch_size", "epochs", "learning_rate", "seed", "clip_norm", "noise_multiplier", "engine")
-    return folder.name, layout.model_name(*(settings[name] for name in parts))
+def described(result: Result) -> dict:
+    """A result's settings, where it lies, and what it is told from others by."""
+    settings, path, source = result.settings, result.path, [result.source]
+    extracts = [path.with_name("[mas]extracts_epoch.csv")]
+    if kind_of(result) == TRIALS and source == [path]:
+        source = [path.with_name("attack_w_*.csv")]
+    if layout.PER_EXAMPLE in result.texts and not path.with_name(layout.PER_EXAMPLE).exists():
+        folded = layout.folded_files(path, settings["seed"])[layout.PER_EXAMPLE]
+        extracts = [path.with_name("[ma]extracts_epoch.csv"), folded]
+    poison, versions = settings.get("poison", {}), result.run.get("versions", {})
+    made_with = ", ".join(f"{name} {versions.get(name, 'unknown')}" for name in ("tensorflow", "numpy"))
+    places = (*map(place, (path, path.parent, *source)), "; ".join(map(place, extracts)))
+    told = (identity.of(settings), identity.default_set(settings), made_with, identity.of_set(poison))
+    about = dict(zip(ABOUT, (*places, *told)))
+    return {**settings, **{f"poison.{name}": value for name, value in poison.items()}, **about}
 
 
-def is_number(text: str | None) -> bool:
-    try:
-        return not math.isinf(float(text))  # NaN: the training diverged
-    except (TypeError, ValueError):
-        return False
+def read_lines(texts: list[str]) -> pd.DataFrame:
+    """The lines of many CSV texts, indexed by the text's number; texts of one header are read at once.
 
-
-def one_set_of_versions(tree: Tree) -> None:
-    """Leave out what was made with other versions than most cells."""
-    kinds = (tree.attacks, tree.analyses, tree.trials)
-    counts = collections.Counter(cell.versions for kind in kinds for cell in kind)
-    if not counts:
-        return
-    tree.versions = max(counts, key=lambda versions: (counts[versions], versions))
-    for kind in kinds:
-        for cell in kind:
-            if cell.versions != tree.versions:
-                tree.leave_out(cell.path, f"made with {shown(cell.versions)}, unlike most results ({shown(tree.versions)})")
-        kind[:] = [cell for cell in kind if cell.versions == tree.versions]
-
-
-def shown(versions: tuple) -> str:
-    return ", ".join(f"{name} {number}" for name, number in versions)
+    Every digit is kept, and only nan is read as NaN: an empty cell is no number.
+    """
+    by_header: dict[str, list[str]] = {}
+    for number, text in enumerate(texts):
+        header, *lines = text.splitlines()
+        by_header.setdefault(f"number,{header}", []).extend(f"{number},{line}" for line in lines)
+    how = {"keep_default_na": False, "na_values": ["nan"], "float_precision": "round_trip", "low_memory": False}
+    files = [io.StringIO("\n".join([header, *lines])) for header, lines in by_header.items()]
+    read = [pd.read_csv(file, index_col="number", **how) for file in files]
+    return pd.concat(read).sort_index(kind="stable") if read else pd.DataFrame(index=pd.Index([], dtype=int))

@@ -1,118 +1,83 @@
-"""The targeted attacks: on how many targets each succeeds, with how many poisons, and on how many the model errs without any."""
+"""The targeted attacks: on how many targets each succeeds, with how many poisons, and on how many without any."""
 
 from __future__ import annotations
 
-import statistics
+import pandas as pd
 
-from models.protocols import PROTOCOLS
-from reports import NOT_RUN, OUTSIDE, UNFINISHED, UNPUBLISHED, WITHIN, Table, published
-from reports.reading import Cell, Tree
+from models.shaping import UNDEFENDED, Shaping
+from poisons import shafahi
+from reports import Table, frames, verdicts
+from reports.frames import MODES, SHAPING
+from reports.identity import other_table
+from reports.reading import Part, Results
 from results import layout
 
-TARGETS, RETRAIN_EPOCHS = 100, 50  # the paper's
-TOLERANCE = 10  # targets of 100
-# What this suite runs besides what was published: half the epochs, and the learning rate of the undefended models under DP-SGD
-SHORT_EPOCHS, CONTROL_CLIP_NORMS = 25, (0.1, 4.0)
-SETTING = ("mode", "network", "clip_norm", "noise_multiplier", "learning_rate", "epochs")
-COLUMNS = (
-    *SETTING, "dataset", "budget", "clean_acc", "targets", "successes", "without_poison", "median_poisons", "mean_poisons", "median_epoch",
-    "published_successes", "published_median_poisons", "verdict", "source",
-)  # fmt: skip
+TARGETS, TOLERANCE = 100, 10  # the paper's; of 100
+# What this suite runs besides what was published: half the epochs, and the learning rate of the undefended models
+EPOCHS, CONTROLS = [layout.RETRAIN_EPOCHS, 25], [Shaping.clip(0.1), Shaping.clip(4)]
+SETTING = ["mode", "network", *SHAPING, "learning_rate", "epochs"]
+MEASURED = {
+    "clean_acc": ("baseline_acc", "first"), "targets": ("target", "size"), "successes": ("needed", "count"),
+    "without_poison": ("without_poison", "sum"), "median_poisons": ("needed", "median"),
+    "mean_poisons": ("needed", "mean"), "median_epoch": ("needed_epoch", "median"),
+}  # fmt: skip
+PUBLISHED = ["published_successes", "published_median_poisons"]
+COLUMNS = [*SETTING, "dataset", "budget", *MEASURED, *PUBLISHED, "verdict", "source"]
 
 
-def tables(tree: Tree) -> list[Table]:
-    """The table tpoisoning: a row for each setting of which a target is finished, and for each planned or published one that has none."""
-    groups: dict[tuple, list[Cell]] = {}
-    for cell in tree.trials:
-        if cell.settings["seed"] == layout.SEED:
-            groups.setdefault((setting_of(cell.settings), cell.settings["dataset_name"], cell.settings["budget"]), []).append(cell)
-    known = published_successes()
-    done = {setting for setting, _, _ in groups}
-    lines = [
-        {**dict(zip(SETTING, setting)), "dataset": data, "budget": budget, **measured(cells)}
-        for (setting, data, budget), cells in groups.items()
+def tables(results: Results) -> list[Table]:
+    """The table tpoisoning, and other_targeted where there are any."""
+    cells = with_needed(results.trials)
+    usual = of_protocol(cells)
+    return [targeted_table(cells[usual]), *other_table("other_targeted", cells[~usual], [], MEASURED)]
+
+
+def with_needed(trials: Part) -> pd.DataFrame:
+    """The cells with the fewest poisons that hit the target (`needed`, NaN where none do) and after how many epochs.
+
+    A target counts once, whether it was stopped at its first success or not; without_poison: whether it fell so.
+    """
+    hits = trials.lines[trials.lines.success.astype(str) == "True"].sort_values("poison", kind="stable")
+    fewest = hits[hits.poison > 0]
+    fewest = fewest[~fewest.index.duplicated()]
+    without = trials.cells.index.isin(hits.index[hits.poison == 0])
+    return trials.cells.assign(needed=fewest.poison, needed_epoch=fewest.epoch, without_poison=without)
+
+
+def usual_attack(cells: pd.DataFrame) -> pd.Series:
+    """Which targeted attacks have the budget and the classes that they have by default."""
+    default = {option.name: option.default for option in shafahi.OPTIONS}
+    classes = (cells.base_class == default["base_class"]) & (cells.target_class == default["target_class"])
+    return classes & (cells.budget == shafahi.Budget().name)
+
+
+def of_protocol(cells: pd.DataFrame) -> pd.Series:
+    """Which cells the table takes; learning rates and epochs are the paper's or of controls: it tells them apart."""
+    return usual_attack(cells) & cells.as_published & (cells.seed == layout.SEED)
+
+
+def planned() -> pd.DataFrame:
+    """The settings that were published, with what was published of them, and those that this suite runs besides."""
+    known = frames.published("tpoisoning").rename(columns={"successes": "published_successes"})
+    needed = frames.published("tpoisoning_multipoison").groupby("model").n_poisons.median()
+    known["published_median_poisons"] = known.model.map(needed).where(known["mode"] == "multipoison")
+    known["learning_rate"] = [
+        frames.published_rate("purchases", *pair) for pair in known[["network", "value"]].itertuples(index=False)
     ]
-    lines += [{**dict(zip(SETTING, setting)), "verdict": NOT_RUN} for setting in {*known, *planned()} - done]
-    for line in lines:
-        setting = tuple(line[name] for name in SETTING)
-        if setting in known:
-            line["published_successes"], line["published_median_poisons"] = known[setting]
-        if "verdict" not in line:
-            line["verdict"] = verdict(line)
-    rule = (
-        f"successes within {TOLERANCE} of the published ones, once all {TARGETS} targets are tried; the published data are Purchase-100, which the stand-in"
-        " (purchases-cj) resembles only"
-    )
-    title = "Targeted clean-label attacks: targets hit, poisons and epochs that the hits took, and targets that a re-training without poison loses"
-    return [Table("tpoisoning", title, COLUMNS, sorted(lines, key=in_order), rule)]
+    rates = [(value, frames.published_rate("purchases", "lr", value)) for value in (UNDEFENDED, *CONTROLS)]
+    rates += [(value, rates[0][1]) for value in CONTROLS]
+    rows = [(mode, "lr", *pair, epochs) for mode in MODES for pair in rates for epochs in EPOCHS]
+    besides = pd.DataFrame(rows, columns=["mode", "network", "value", "learning_rate", "epochs"])
+    known = pd.concat([known.assign(epochs=layout.RETRAIN_EPOCHS).drop(columns="model"), besides], ignore_index=True)
+    return frames.with_shapings(known).drop_duplicates(SETTING)  # the published ones stay
 
 
-def setting_of(settings: dict) -> tuple:
-    """What a setting is told from others by, as in SETTING."""
-    clip_norm = settings["clip_norm"] or "undefended"
-    return (settings["mode"], settings["network"], clip_norm, *(settings[name] for name in SETTING[3:]))
-
-
-def protocol_setting(mode: str, network: str, clip_norm: float | str, noise_multiplier: float) -> tuple:
-    """A setting with the paper's learning rate and epochs."""
-    protocol = PROTOCOLS["purchases", network]
-    rate = protocol.learning_rate if clip_norm == "undefended" else protocol.dp_learning_rate
-    return mode, network, clip_norm, noise_multiplier, rate, RETRAIN_EPOCHS
-
-
-def planned() -> list[tuple]:
-    """The settings of the sweep that are not published: fewer epochs, and the same learning rate."""
-    settings = []
-    for mode in ("oneshot", "multipoison"):
-        settings += [protocol_setting(mode, "lr", clip_norm, 0.0) for clip_norm in ("undefended", *CONTROL_CLIP_NORMS)]
-        settings += [(*setting[:5], SHORT_EPOCHS) for setting in settings[-3:]]
-        rate = PROTOCOLS["purchases", "lr"].learning_rate
-        settings += [
-            (mode, "lr", clip_norm, 0.0, rate, epochs) for clip_norm in CONTROL_CLIP_NORMS for epochs in (RETRAIN_EPOCHS, SHORT_EPOCHS)
-        ]
-    return settings
-
-
-def measured(cells: list[Cell]) -> dict:
-    """What a setting's targets say; a target counts once, whether it was stopped at its first success or not."""
-    needed, epochs, without = [], [], 0
-    for cell in cells:
-        succeeded = {int(line["poison"]): int(line["epoch"]) for line in cell.lines if line["success"] == "True"}
-        without += succeeded.pop(0, None) is not None
-        if succeeded:
-            needed.append(min(succeeded))
-            epochs.append(succeeded[needed[-1]])
-    line = {"clean_acc": cells[0].settings["baseline_acc"], "targets": len(cells), "successes": len(needed), "without_poison": without}
-    if needed:
-        line.update(
-            median_poisons=statistics.median(needed), mean_poisons=round(statistics.mean(needed), 2), median_epoch=statistics.median(epochs)
-        )
-    return {**line, "source": str(cells[0].path.parent.relative_to(layout.RESULTS) / "attack_w_*.csv")}
-
-
-def verdict(line: dict) -> str:
-    if line["targets"] < TARGETS:
-        return UNFINISHED
-    if "published_successes" not in line:
-        return UNPUBLISHED
-    return WITHIN if abs(line["successes"] - line["published_successes"]) <= TOLERANCE else OUTSIDE
-
-
-def published_successes() -> dict[tuple, tuple]:
-    """Published successes of 100 targets, and the median number of poisons where it is known, by setting."""
-    needed = {}
-    for line in published("tpoisoning_multipoison"):
-        needed.setdefault(line["model"], []).append(int(line["n_poisons"]))
-    found = {}
-    for line in published("tpoisoning"):
-        clip_norm = float(line["clip_norm"]) if line["clip_norm"] else "undefended"
-        setting = protocol_setting(line["mode"], line["network"], clip_norm, float(line["noise_multiplier"] or 0))
-        counts = needed.get(line["model"]) if line["mode"] == "multipoison" else None
-        found[setting] = (int(line["successes"]), statistics.median(counts) if counts else "")
-    return found
-
-
-def in_order(line: dict) -> tuple:
-    clip_norm = -1.0 if line["clip_norm"] == "undefended" else line["clip_norm"]
-    mode = ("oneshot", "multipoison").index(line["mode"])
-    return line["network"], mode, -line["epochs"], clip_norm, line["noise_multiplier"], -line["learning_rate"], line.get("budget", "")
+def targeted_table(cells: pd.DataFrame) -> Table:
+    """A row for each setting of which a target is finished, and for each planned or published one that has none."""
+    groups = cells.groupby([*SETTING, "dataset", "budget"])
+    done = groups.agg(**MEASURED, source=("source", frames.sources)).round({"mean_poisons": 2}).reset_index()
+    frame = planned().merge(done, how="outer", on=SETTING)
+    near = (frame.successes - frame.published_successes).abs() <= TOLERANCE
+    frame["verdict"] = verdicts(frame, "successes", PUBLISHED[0], near, unfinished=frame.targets < TARGETS)
+    order = ["network", "mode", "epochs", "clip_norm", "noise_multiplier", "learning_rate", "dataset", "budget"]
+    return Table("tpoisoning", COLUMNS, frames.in_order(frame, order))

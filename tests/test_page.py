@@ -1,4 +1,4 @@
-"""The report's page in headless Chromium, opened from a file:// address: made of the results that the repository brings along."""
+"""The report's page in headless Chromium, opened from a file:// address: made of the results of the repository."""
 
 import base64
 import re
@@ -50,32 +50,45 @@ def test_the_page_needs_no_other_file(page):
 
 def test_it_opens_without_errors_and_its_pictures_load(browser):
     assert [entry for entry in browser.get_log("browser") if entry["level"] in ("SEVERE", "WARNING")] == []
-    loaded = browser.execute_script("return [...document.images].map(image => image.complete && image.naturalWidth > 100)")
+    loaded = browser.execute_script(
+        "return [...document.images].map(image => image.complete && image.naturalWidth > 100)"
+    )
     assert loaded == [True] * 10
     assert (
-        browser.execute_script("return performance.getEntriesByType('resource').filter(entry => !entry.name.startsWith('data:')).length")
+        browser.execute_script(
+            "return performance.getEntriesByType('resource').filter(entry => !entry.name.startsWith('data:')).length"
+        )
         == 0
     )
 
 
 def test_the_first_screen_says_what_was_reproduced(browser):
     browser.set_window_size(1200, 900)
-    verdicts = browser.execute_script("return [...document.querySelectorAll('#verdicts tbody tr')].map(row => row.innerText)")
+    verdicts = browser.execute_script(
+        "return [...document.querySelectorAll('#verdicts tbody tr')].map(row => row.innerText)"
+    )
     assert [row[:3] for row in verdicts] == [f"({letter})" for letter in "abcdef"]
-    assert all(re.search(r"reproduced|not run", row) and re.search(r"\d+ of \d+ checks, \d+ of \d+ controls", row) for row in verdicts)
-    assert browser.execute_script("return document.querySelector('#counts').getBoundingClientRect().bottom <= innerHeight")
+    assert all(
+        re.search(r"reproduced|not run", row) and re.search(r"\d+ of \d+ checks, \d+ of \d+ controls", row)
+        for row in verdicts
+    )
+    assert browser.execute_script(
+        "return document.querySelector('#counts').getBoundingClientRect().bottom <= innerHeight"
+    )
 
 
 def test_every_inner_link_has_an_end_and_left_out_files_are_named(browser):
     lost = browser.execute_script(
-        "return [...document.querySelectorAll('a[href^=\"#\"]')].map(link => link.getAttribute('href')).filter(name => !document.querySelector(name))"
+        "return [...document.querySelectorAll('a[href^=\"#\"]')].map(link => link.getAttribute('href'))"
+        ".filter(name => !document.querySelector(name))"
     )
     assert lost == []
     assert "notes.txt" in browser.find_element("id", "left-out").find_element("xpath", "following-sibling::div").text
 
 
 def column(browser, number):
-    script = "return [...document.querySelectorAll('#table-indiscriminate tbody tr')].map(row => row.cells[arguments[0]].textContent)"
+    rows = "document.querySelectorAll('#table-indiscriminate tbody tr')"
+    script = f"return [...{rows}].map(row => row.cells[arguments[0]].textContent)"
     return [float(text) for text in browser.execute_script(script, number)]
 
 

@@ -2,42 +2,106 @@
 
 import collections
 import csv
+import json
+import os
 import re
 import shutil
 import time
 
 import numpy as np
 import pytest
-from conftest import REPOSITORY
+from conftest import REPOSITORY, Workplace
 from scipy import stats
 
 from files import file_sha256, write_csv, write_json
+from models.protocols import PROTOCOLS
+from models.shaping import shaping
+from poisons import attacks
 from results import layout
 
 ATTACK_HEADER = ("epoch", "n_poison", "baseline_acc", "test_acc", "train_acc_clean", "train_acc_poison", "epsilon")
-
-
+ANALYSIS_HEADER = ("epoch", "n_poison", "baseline_acc", "test_acc")
+INSERTION_HEADER = (
+    "epoch",
+    "baseline_acc",
+    "test_acc",
+    "baseline_backdoor_acc",
+    "backdoor_acc",
+    "backdoor_acc_other_classes",
+)
 VERSIONS = {"python": "3.11.7", "tensorflow": "2.15.1", "numpy": "1.26.4"}
+ROWS = {layout.SUBTASK: 10800, "fashion_mnist": 60000, "purchases-cj": 10000}
+
+
+def training(dataset=layout.SUBTASK, network="lr", shaped="undefended", seed=215, epochs=None, **changes):
+    """The settings of a training of the paper's protocol, but for what is given, and its name."""
+    protocol = PROTOCOLS[dataset, network]
+    value = shaping(shaped)
+    settings = {
+        "dataset": dataset, "network": network, "engine": "stack", "optimizer": protocol.optimizer,
+        "batch_size": protocol.batch_size, "epochs": epochs or protocol.epochs, "seed": seed,
+        "learning_rate": protocol.dp_learning_rate if value.defended else protocol.learning_rate,
+        **value.settings, "delta": 1e-5,
+    }  # fmt: skip
+    settings.update((name, changes.pop(name)) for name in list(changes) if name in settings)
+    parts = [settings[name] for name in ("network", "batch_size", "epochs", "learning_rate")]
+    name = layout.seeded(value.model_name("_".join(map(str, parts))), seed)
+    return settings, name if settings["engine"] == "stack" else f"{name}_{settings['engine']}", changes
+
+
+def poisoned(attack="label-flips", poison=None, ratio=0.4, **changes):
+    """The settings of a poisoned training, by default of the protocol on the set that the attack makes by default."""
+    settings, model, changes = training(**changes)
+    dataset = settings["dataset"]
+    if poison is None:
+        poison = attacks()[attack].settings(dataset, ratio, settings["seed"])
+    name = (
+        changes.pop("poison_set", None)
+        or attacks()[attack].path(dataset, {**poison, "attack": attack, "dataset": dataset}).stem
+    )
+    count = changes.pop("n_poison", round(ratio * ROWS[dataset]))
+    more = {
+        "model": model + changes.pop("suffix", ""), "attack": attack, "poison_set": name, "poison_sha256": "0" * 64,
+        "poison": {key: value for key, value in poison.items() if key not in ("attack", "dataset")}, "n_poison": count,
+        "clean_rows": ROWS[dataset], "ratio": float(f"{count / ROWS[dataset]:.6g}"), "start": "scratch",
+        "baseline": "kept", "baseline_acc": 0.955, "dump": None,
+    }  # fmt: skip
+    return {**settings, **more, **changes}
 
 
 def finish(path, settings, versions=None):
     """Write the run.json of a CSV file of results."""
-    usual = {"batch_size": 300, "epochs": 40, "learning_rate": 0.01, "network": "lr", "seed": 215, "engine": "stack", "clip_norm": None}
-    settings = {**usual, "noise_multiplier": 0.0, "baseline_acc": 0.955, **settings}
-    results = {path.name: file_sha256(path)}
+    beside = [path, *(path.with_name(name) for name in (layout.MAGNITUDES, layout.ORIENTATIONS, layout.PER_EXAMPLE))]
+    results = {file.name: file_sha256(file) for file in beside if file.exists()}
     write_json(layout.run_file(path), {"settings": settings, "results": results, "versions": versions or VERSIONS})
-
-
-def cell(workplace, ratio, clip_norm, noise_multiplier, accuracies, attack="label-flips", seed=215, versions=None):
-    """A cell of the indiscriminate sweep, its test accuracies as given."""
-    count = round(10800 * ratio)
-    model = layout.model_name("lr", 300, 40, 0.01, seed, clip_norm, noise_multiplier)
-    poison_set = layout.seeded(f"fashion_mnist_3_4.1.0_random_{ratio}", seed)
-    path = workplace.results / "ipoisoning" / attack / poison_set / model / "attack_results.csv"
-    write_csv(path, ATTACK_HEADER, [(epoch, count, 0.955, accuracy, 0.9, 0.1, "inf") for epoch, accuracy in enumerate(accuracies, 1)])
-    settings = {"attack": attack, "poison_set": poison_set, "n_poison": count, "clip_norm": clip_norm, "noise_multiplier": noise_multiplier}
-    finish(path, {**settings, "seed": seed}, versions)
     return path
+
+
+def place(workplace, settings):
+    """Where a result lies in a workplace."""
+    return workplace.results / layout.cell_file(settings).relative_to(layout.RESULTS)
+
+
+def cell(workplace, accuracies, versions=None, **changes):
+    """A cell of the indiscriminate sweep, its test accuracies as given."""
+    settings = poisoned(**changes)
+    path, count = place(workplace, settings), settings["n_poison"]
+    write_csv(
+        path,
+        ATTACK_HEADER,
+        [(epoch, count, 0.955, accuracy, 0.9, 0.1, "inf") for epoch, accuracy in enumerate(accuracies, 1)],
+    )
+    return finish(path, settings, versions)
+
+
+def analysis(workplace, header, lines, magnitudes, cosines, **changes):
+    """A gradient analysis, undefended, without single rows."""
+    settings = poisoned(dump="npz", **changes)
+    path = place(workplace, settings)
+    write_csv(path, header, lines)
+    write_csv(path.with_name("mextracts_epoch.csv"), None, magnitudes)
+    write_csv(path.with_name("aextracts_epoch.csv"), None, [[cosine] for cosine in cosines])
+    return finish(path, settings)
 
 
 def table(workplace, name):
@@ -46,29 +110,26 @@ def table(workplace, name):
 
 
 def test_verdicts(workplace):
-    cell(workplace, 0.4, 0.1, 0.0, [0.93, 0.94, 0.935])
-    cell(workplace, 0.4, 2.0, 0.0, [0.9, 0.91, 0.92])
-    cell(workplace, 0.4, 100.0, 0.001, [0.93])
-    cell(workplace, 0.4, None, 0.0, [0.93, 0.955, 0.92])
+    cell(workplace, [0.93, 0.94, 0.935], shaped="0.1")
+    cell(workplace, [0.9, 0.91, 0.92], shaped="2")
+    cell(workplace, [0.93], shaped="100:0.001")
+    cell(workplace, [0.93, 0.955, 0.92])
     done = workplace.succeed("python3", "report.py")
     flips = [line for line in table(workplace, "indiscriminate") if line["attack"] == "label-flips"]
-    lines = {(line["ratio"], line["clip_norm"], line["noise_multiplier"]): line for line in flips}
-    settings = (("0.1", "0.0"), ("2.0", "0.0"), ("100.0", "0.001"), ("undefended", "0.0"))
-    near, far, unclipped, undefended = (lines[("0.4", *setting)] for setting in settings)
-    shown = [near[name] for name in ("best_acc", "final_acc", "published_best_acc", "difference", "verdict")]
-    assert shown == ["0.94", "0.935", "0.9425", "-0.0025", "within"]
-    assert (far["verdict"], far["difference"]) == ("outside", "-0.023") and near["baseline_reached_at_epoch"] == "never"
-    assert (
-        unclipped["verdict"] == "shown only" and undefended["verdict"] == "unpublished" and undefended["baseline_reached_at_epoch"] == "2"
-    )
+    lines = {(line["ratio"], line["shaping"]): line for line in flips}
+    near, far, unclipped, undefended = (lines["0.4", shaped] for shaped in ("0.1", "2", "100:0.001", "undefended"))
+    names = ("clip_norm", "noise_multiplier", "best_acc", "final_acc", "published_best_acc", "difference", "verdict")
+    assert [near[name] for name in names] == ["0.1", "0.0", "0.94", "0.935", "0.9425", "-0.0025", "within"]
+    assert (far["verdict"], far["difference"]) == ("outside", "-0.023") and near["baseline_reached_at_epoch"] == ""
+    assert unclipped["verdict"] == "shown only" and unclipped["noise_multiplier"] == "0.001"
+    assert [undefended[name] for name in ("clip_norm", "verdict", "baseline_reached_at_epoch")] == [
+        "inf",
+        "unpublished",
+        "2",
+    ]
     assert (workplace.results / near["source"]).exists()
-    assert collections.Counter(line["verdict"] for line in lines.values()) == {
-        "within": 1,
-        "outside": 1,
-        "shown only": 1,
-        "unpublished": 1,
-        "not run": 222,
-    }
+    counts = collections.Counter(line["verdict"] for line in lines.values())
+    assert counts == {"within": 1, "outside": 1, "shown only": 1, "unpublished": 1, "not run": 222}
     assert "1 of 2 published rows within tolerance, 1 shown only" in done.stdout
     for suffix in ("png", "pdf"):
         assert (workplace.results / f"figures/indiscriminate_label-flips.{suffix}").stat().st_size > 5000
@@ -77,6 +138,7 @@ def test_verdicts(workplace):
 def damaged(workplace, path, damage):
     """Do something to the results at `path`; returns which file must be left out, and why."""
     run_file, content = path.with_name("run.json"), path.read_text()
+    settings = poisoned(shaped="0.1")
     if damage == "truncated":
         path.write_text(content[:-10])
         return path, "cut off or altered"
@@ -86,34 +148,35 @@ def damaged(workplace, path, damage):
     if damage == "broken run.json":
         run_file.write_text("[1, 2")
         return path, "run.json cannot be read"
-    if damage == "settings missing":
-        write_json(run_file, {"settings": {"attack": "label-flips"}, "results": {path.name: file_sha256(path)}})
-        return path, "does not say: network, batch_size"
     if damage == "settings of another kind":
-        finish(path, {"attack": "label-flips", "poison_set": "x", "n_poison": 9, "clip_norm": "a lot"})
-        return path, "settings that are not numbers"
+        return finish(path, {**settings, "clip_norm": "a lot"}), "settings that are not numbers"
+    if damage == "no ratio":
+        kept = {name: value for name, value in settings.items() if name != "ratio"}
+        return finish(path, kept), "does not say: ratio"
+    if damage == "no learning rate":
+        return finish(
+            path, {name: value for name, value in settings.items() if name != "learning_rate"}
+        ), "does not say: learning_rate"
     if damage == "other columns":
         path.write_text("a,b\n1,2\n")
-        finish(path, {"attack": "label-flips", "poison_set": "x", "n_poison": 9})
-        return path, "it has no column epoch"
+        return finish(path, settings), "it has no column epoch"
     if damage == "words":
         path.write_text(content.replace("0.93", "good"))
-        finish(path, {"attack": "label-flips", "poison_set": "x", "n_poison": 9})
-        return path, "something else than numbers"
-    if damage == "unknown model":
-        moved = path.parent.with_name("resnet_300_40_0.01")
-        path.parent.rename(moved)
-        return moved / path.name, "unknown model name resnet_300_40_0.01"
-    if damage == "misplaced":
-        moved = workplace.results / "ipoisoning" / path.parent.name
-        path.parent.rename(moved)
-        return moved / path.name, "misplaced"
+        return finish(path, settings), "something else than numbers"
+    if damage == "an empty cell":
+        path.write_text(content.replace("0.93", ""))
+        return finish(path, settings), "something else than numbers"
+    if damage == "a longer line":
+        path.write_text(content.replace("inf\n2", "inf,7\n2"))
+        return finish(path, settings), "the columns of its header"
     if damage == "half written":
         half = path.with_name(f"{path.name}.4711.writing")
         path.rename(half)
         return half, "half written"
     if damage == "other versions":
-        return cell(workplace, 0.4, 0.1, 0.0, [0.9, 0.91], versions={**VERSIONS, "tensorflow": "2.9.0"}), "made with tensorflow 2.9.0"
+        return cell(
+            workplace, [0.9, 0.91], shaped="0.1", versions={**VERSIONS, "tensorflow": "2.9.0"}
+        ), "made with tensorflow 2.9.0"
     foreign = path.with_name("notes.txt")  # and nothing else is there
     path.unlink()
     foreign.write_text("to do")
@@ -121,16 +184,16 @@ def damaged(workplace, path, damage):
 
 
 DAMAGES = (
-    "truncated", "no run.json", "broken run.json", "settings missing", "settings of another kind", "other columns", "words", "unknown model", "misplaced",
-    "half written", "other versions", "foreign file",
+    "truncated", "no run.json", "broken run.json", "settings of another kind", "no learning rate", "no ratio",
+    "other columns", "words", "an empty cell", "a longer line", "half written", "other versions", "foreign file",
 )  # fmt: skip
 
 
 @pytest.mark.parametrize("damage", DAMAGES)
 def test_what_is_damaged_or_foreign_is_left_out_and_named_on_the_page(damage, workplace):
-    path = cell(workplace, 0.4, 0.1, 0.0, [0.93, 0.94])
-    for clip_norm in (0.1, 1.0):
-        cell(workplace, 0.1, clip_norm, 0.0, [0.94, 0.95])
+    path = cell(workplace, [0.93, 0.94], shaped="0.1")
+    for shaped in ("0.1", "1"):
+        cell(workplace, [0.94, 0.95], shaped=shaped, ratio=0.1)
     left_out, why = damaged(workplace, path, damage)
     done = workplace.succeed("python3", "report.py")
     [line] = done.stderr.splitlines()
@@ -148,52 +211,83 @@ def test_nothing_run_is_no_error(workplace):
     assert sum(line.startswith("(") and "controls not run" in line for line in done.stdout.splitlines()) == 6
     assert [path.name for path in sorted((workplace.results / "figures").iterdir())] == ["poisons.pdf", "poisons.png"]
     published = [line for line in table(workplace, "gradients") if line["set"] == "label-flips"]
-    assert sorted((line["published_mean_norm_ratio"], line["mean_norm_ratio"]) for line in published) == [("1.8374", ""), ("2.2986", "")]
+    assert sorted((line["published_mean_norm_ratio"], line["mean_norm_ratio"]) for line in published) == [
+        ("1.8374", ""),
+        ("2.2986", ""),
+    ]
 
 
-def analysis(workplace, place, header, lines, magnitudes, cosines):
-    folder = workplace.results / "analysis" / place
-    write_csv(folder / "analysis_results.csv", header, lines)
-    write_csv(folder / "mextracts_epoch.csv", None, magnitudes)
-    write_csv(folder / "aextracts_epoch.csv", None, [[cosine] for cosine in cosines])
-    kind, _, batch_size, epochs, rate = place.split("/")[-1].split("_")
-    settings = {"attack": place.split("/")[0], "network": "badnet" if "badnet" in place else "lr", "n_poison": 100}
-    settings.update(batch_size=int(batch_size), epochs=int(epochs), learning_rate=float(rate))
-    finish(folder / "analysis_results.csv", settings)
+LINES = [(1, 100, 0.955, 0.95), (2, 100, 0.955, 0.94)]
+ALPHA = {"alpha": 0.4, "task": "pairs_of_100"}
 
 
 def test_gradients_and_insertion_stand_beside_the_published(workplace):
-    header = ("epoch", "n_poison", "baseline_acc", "test_acc")
-    place = "collision/pairs_of_100/fashion_mnist_3_4.1.0/alpha_0.4/vanilla_lr_300_40_0.01"
-    analysis(workplace, place, header, [(1, 100, 0.955, 0.95), (2, 100, 0.955, 0.94)], [(0.1, 6), (0.2, 6.5)], [-0.9, -1])
-    header = ("epoch", "baseline_acc", "test_acc", "baseline_backdoor_acc", "backdoor_acc", "backdoor_acc_other_classes")
-    place = "insertion/fashion_mnist/4_0.01_4/vanilla_badnet_100_40_0.01"
-    analysis(workplace, place, header, [(1, 0.91, 0.9, 0.1, 0.97, 0.96), (2, 0.91, 0.905, 0.1, 0.99, 0.98)], [(1, 2)] * 2, [0.5] * 2)
+    collision = {"attack": "collision", "poison": ALPHA, "n_poison": 100}
+    analysis(workplace, ANALYSIS_HEADER, LINES, [(0.1, 6), (0.2, 6.5)], [-0.9, -1], epochs=2, **collision)
+    lines = [(1, 0.91, 0.9, 0.1, 0.97, 0.96), (2, 0.91, 0.905, 0.1, 0.99, 0.98)]
+    patch = {"label": 4, "ratio": 0.01, "patch": 4, "seed": 215}
+    backdoor = {
+        "attack": "insertion",
+        "poison": patch,
+        "ratio": 0.01,
+        "dataset": "fashion_mnist",
+        "network": "badnet",
+        "start": "retrain",
+    }
+    analysis(workplace, INSERTION_HEADER, lines, [(1, 2)] * 2, [0.5] * 2, epochs=40, **backdoor)
     workplace.succeed("python3", "report.py")
     [collision] = [line for line in table(workplace, "gradients") if line["analysis"] == "collision" and line["source"]]
-    names = ("analysis", "set", "epochs", "mean_poison_norm", "mean_norm_ratio", "mean_cosine", "published_mean_norm_ratio")
+    names = (
+        "analysis",
+        "set",
+        "epochs",
+        "mean_poison_norm",
+        "mean_norm_ratio",
+        "mean_cosine",
+        "published_mean_norm_ratio",
+    )
     with open(layout.PUBLISHED / "gradients.csv", newline="") as stream:
-        known = [line for line in csv.DictReader(stream) if (line["setting"], line["model"]) == ("alpha_0.4", "vanilla_lr_300_40_0.01")]
-    ratios = [float(line["poison_norm"]) / float(line["clean_norm"]) for line in known[:2]]  # as many epochs as were run
+        known = [
+            line
+            for line in csv.DictReader(stream)
+            if (line["setting"], line["model"]) == ("alpha_0.4", "vanilla_lr_300_40_0.01")
+        ]
+    ratios = [
+        float(line["poison_norm"]) / float(line["clean_norm"]) for line in known[:2]
+    ]  # as many epochs as were run
     expected = ["collision", "pairs_of_100", "2", "6.25", "46.25", "-0.95", str(round(sum(ratios) / 2, 4))]
     assert [collision[name] for name in names] == expected
     assert len(list(workplace.results.glob(collision["source"]))) == 2 and collision["verdict"] == "outside"
     backdoors = {line["setting"]: line for line in table(workplace, "insertion") if "badnet" in line["model"]}
     assert list(backdoors) == ["4_0.01_1", "4_0.01_4", "4_0.01_7", "4_0.01_10", "4_0.01_14"]
-    names = ("final_acc", "first_backdoor_acc", "final_backdoor_acc", "final_backdoor_acc_other_classes", "published_baseline_backdoor_acc")
+    names = (
+        "final_acc",
+        "first_backdoor_acc",
+        "final_backdoor_acc",
+        "final_backdoor_acc_other_classes",
+        "published_baseline_backdoor_acc",
+    )
     assert [backdoors["4_0.01_4"][name] for name in names] == ["0.905", "0.97", "0.99", "0.98", "0.0477"]
-    assert backdoors["4_0.01_1"]["published_first_backdoor_acc"] == "0.5705" and backdoors["4_0.01_1"]["final_acc"] == ""
+    assert (
+        backdoors["4_0.01_1"]["published_first_backdoor_acc"] == "0.5705" and backdoors["4_0.01_1"]["final_acc"] == ""
+    )
 
 
 def test_claims_are_judged_over_seeds_and_by_the_last_epoch(workplace):
     for seed in range(1, 6):
-        cell(workplace, 0.4, None, 0.0, [0.95, 0.90 + seed / 1000], seed=seed)
-        for clip_norm, final in ((0.1, 0.94), (1.0, 0.93), (2.0, 0.92), (4.0, 0.903), (8.0, 0.89)):  # the last two do not gain for sure
-            cell(workplace, 0.4, clip_norm, 0.0, [0.95, final + (seed % 2) / 500], seed=seed)
-    for clip_norm, best in ((None, 0.94), (0.1, 0.95), (1.0, 0.95), (2.0, 0.93), (4.0, 0.93), (8.0, 0.94)):
-        cell(workplace, 0.4, clip_norm, 0.0, [best, 0.9])
+        cell(workplace, [0.95, 0.90 + seed / 1000], seed=seed)
+        for shaped, final in (
+            ("0.1", 0.94),
+            ("1", 0.93),
+            ("2", 0.92),
+            ("4", 0.903),
+            ("8", 0.89),
+        ):  # the last two do not gain for sure
+            cell(workplace, [0.95, final + (seed % 2) / 500], shaped=shaped, seed=seed)
+    for shaped, best in (("undefended", 0.94), ("0.1", 0.95), ("1", 0.95), ("2", 0.93), ("4", 0.93), ("8", 0.94)):
+        cell(workplace, [best, 0.9], shaped=shaped)
     workplace.succeed("python3", "report.py")
-    seeds = {line["clip_norm"]: line for line in table(workplace, "seeds")}
+    seeds = {line["shaping"]: line for line in table(workplace, "seeds")}
     assert [seeds["undefended"][name] for name in ("seeds", "best_acc_mean", "final_gain_mean")] == ["6", "0.9483", ""]
     finals = np.array([0.901, 0.902, 0.903, 0.904, 0.905, 0.9])
     interval = stats.t.interval(0.95, 5, loc=finals.mean(), scale=stats.sem(finals))
@@ -201,8 +295,13 @@ def test_claims_are_judged_over_seeds_and_by_the_last_epoch(workplace):
     assert float(seeds["undefended"]["final_acc_ci95"]) == pytest.approx((interval[1] - interval[0]) / 2, abs=5e-5)
     gains = np.array([0.942 - 0.901, 0.94 - 0.902, 0.942 - 0.903, 0.94 - 0.904, 0.942 - 0.905, 0.0])  # of the same seed
     assert float(seeds["0.1"]["final_gain_mean"]) == pytest.approx(gains.mean(), abs=5e-5)
-    assert "_random_0.4{,_seed_*}/dp_lr_300_40_0.01_1000.0_1e-05_0.1_0.0{,_seed_*}/attack_results.csv" in seeds["0.1"]["source"]
-    checks = {line["check"]: line for line in table(workplace, "claims") if line["claim"] == "c" and line["passed"] != "not run"}
+    sources = seeds["0.1"]["source"].split("; ")
+    assert len(sources) == 6 and all((workplace.results / source).is_file() for source in sources)
+    checks = {
+        line["check"]: line
+        for line in table(workplace, "claims")
+        if line["claim"] == "c" and line["passed"] != "not run"
+    }
     published, final, best = checks.values()
     assert published["measured"].startswith("2 of 5 clip norms; 0.93 to 0.95") and published["passed"] == "False"
     assert final["measured"].startswith("3 of 5 clip norms") and final["passed"] == "True"
@@ -219,7 +318,11 @@ PARTS = ("ipoisoning", "analysis", "tpoisoning")
 def copy_kept(results):
     """A copy of the results that the repository brings along."""
     for part in PARTS:
-        shutil.copytree(REPOSITORY / "results" / part, results / part, ignore=shutil.ignore_patterns("param_updates", "*.png", "*.writing"))
+        shutil.copytree(
+            REPOSITORY / "results" / part,
+            results / part,
+            ignore=shutil.ignore_patterns("param_updates", "*.png", "*.writing"),
+        )
 
 
 def test_the_kept_tables_are_those_of_the_kept_results_and_deleted_results_are_not_run(workplace):
@@ -229,21 +332,31 @@ def test_the_kept_tables_are_those_of_the_kept_results_and_deleted_results_are_n
     assert done.stderr == "" and time.monotonic() - began < 60  # 9 s on a quiet machine
     for kept in sorted((REPOSITORY / "results/tables").glob("*.csv")):
         if kept.stem != "models":  # its sources are relative to the results
-            assert (workplace.results / "tables" / kept.name).read_bytes() == kept.read_bytes(), f"{kept.name}: python3 report.py"
+            assert (workplace.results / "tables" / kept.name).read_bytes() == kept.read_bytes(), (
+                f"{kept.name}: python3 report.py"
+            )
     readme = (REPOSITORY / "README.md").read_text()
     judged = re.findall(r"^\((.)\) (.{48})(.{20})controls (.{14})(.*)$", done.stdout, re.MULTILINE)
     assert len(judged) == 6
     for letter, title, *verdict in judged:
         assert f"| ({letter}) {title.strip()} | {' | '.join(text.strip() for text in verdict)} |" in readme
     page = (workplace.results / "report.html").read_text()
-    for source in {line["source"] for line in table(workplace, "indiscriminate")}:
+    for source in {
+        line["source"] for line in table(workplace, "indiscriminate")
+    }:  # each cell of the paper's seed has its file
         assert (workplace.results / source).is_file() and source in page
     before = {name: table(workplace, name) for name in ("indiscriminate", "gradients", "insertion", "tpoisoning")}
-    for folder in ("ipoisoning/slabs", "analysis/insertion", "analysis/collision/pairs_of_100", "tpoisoning/clean-labels/oneshot"):
+    for folder in (
+        "ipoisoning/slabs",
+        "analysis/insertion",
+        "analysis/collision/pairs_of_100",
+        "tpoisoning/clean-labels/oneshot",
+    ):
         shutil.rmtree(workplace.results / folder)
     workplace.succeed("python3", "report.py")
     gone = {
-        "indiscriminate": lambda line: line["attack"] == "slabs", "gradients": lambda line: line["analysis"] == "insertion" or line["set"] == "pairs_of_100",
+        "indiscriminate": lambda line: line["attack"] == "slabs",
+        "gradients": lambda line: line["analysis"] == "insertion" or line["set"] == "pairs_of_100",
         "insertion": lambda line: True, "tpoisoning": lambda line: line["mode"] == "oneshot",
     }  # fmt: skip
     for name, lines in before.items():
@@ -252,7 +365,11 @@ def test_the_kept_tables_are_those_of_the_kept_results_and_deleted_results_are_n
             assert (line["verdict"] == "not run" and line["source"] == "") == (
                 gone[name](line) or line in lines and line["verdict"] == "not run"
             ), line
-        published = [line for line in lines if gone[name](line) and any(line[column] for column in line if column.startswith("published"))]
+        published = [
+            line
+            for line in lines
+            if gone[name](line) and any(line[column] for column in line if column.startswith("published"))
+        ]
         assert len([line for line in after if gone[name](line)]) >= len(published) > 0
     figures = {path.stem for path in (workplace.results / "figures").iterdir()}
     assert "indiscriminate_slabs" not in figures and {"indiscriminate_label-flips", "poisons_needed"} <= figures
@@ -264,62 +381,284 @@ def test_readers_of_results_do_not_import_tensorflow(workplace):
         workplace.succeed("python3", "-c", f"import sys, {script}; assert 'tensorflow' not in sys.modules")
 
 
-def test_names_of_the_paper():
-    assert layout.model_name("lr", 300, 40, 0.01) == "vanilla_lr_300_40_0.01"
-    assert layout.model_name("lr", 300, 40, 0.01, clip_norm=4, noise_multiplier=2.5e-06) == "dp_lr_300_40_0.01_1000.0_1e-05_4.0_2.5e-06"
-    assert layout.model_name("lr", 300, 40, 0.01, seed=3, engine="tfprivacy") == "vanilla_lr_300_40_0.01_tfprivacy_seed_3"
-
-
 # --- targeted attacks ---
 
 TRIALS_HEADER = (
-    "target", "poison", "success", "base_prob_before", "target_prob_before", "base_prob_after", "target_prob_after", "epoch", "test_acc", "epsilon",
+    "target", "poison", "success", "base_prob_before", "target_prob_before", "base_prob_after", "target_prob_after",
+    "epoch", "test_acc", "epsilon",
 )  # fmt: skip
 
 
-def trials(workplace, mode, clip_norm, target, successes, learning_rate=0.08, epochs=50):
+def trials(workplace, mode, shaped, target, successes, **changes):
     """The results of a target: trials 0 to 3, of which some succeeded."""
-    model, budget = f"a_model_{clip_norm}_{learning_rate}", "0.1_2000_3.5_3_1e-10" + ("" if epochs == 50 else f"_epochs_{epochs}")
-    path = workplace.results / "tpoisoning/clean-labels" / mode / "purchases-cj" / model / budget / f"attack_w_{target}.csv"
-    write_csv(path, TRIALS_HEADER, [(target, poison, poison in successes, 0.9, 0.1, 0.1, 0.9, 7, 0.7, "inf") for poison in range(4)])
-    settings = {
-        "attack": "clean-labels", "mode": mode, "clip_norm": clip_norm, "learning_rate": learning_rate, "epochs": epochs, "budget": budget,
-        "dataset_name": "purchases-cj", "target": target, "model": model, "baseline_acc": 0.71,
+    settings, model, changes = training("purchases-cj", "lr", shaped, **{"epochs": 50, **changes})
+    more = {
+        "attack": "clean-labels", "mode": mode, "target": target, "base_class": 3, "target_class": 4,
+        "budget": "0.1_2000_3.5_100_1e-10", "poisons": 100, "clean_rows": 10000, "poison_sha256": f"{target:064}",
+        "model": model, "model_sha256": "0" * 64, "baseline_acc": 0.71,
+        "stop_at_first": True, "dump": None,
     }  # fmt: skip
-    finish(path, settings)
-    return path
+    settings = {**settings, **more, **changes}
+    path = place(workplace, settings)
+    write_csv(
+        path,
+        TRIALS_HEADER,
+        [(target, poison, poison in successes, 0.9, 0.1, 0.1, 0.9, 7, 0.7, "inf") for poison in range(4)],
+    )
+    return finish(path, settings)
 
 
 def test_targeted_attacks_are_counted_by_target(workplace):
     for target in range(100):
-        trials(workplace, "oneshot", None, target, [1, 3] if target < 40 else [], learning_rate=0.04)
+        trials(workplace, "oneshot", "undefended", target, [1, 3] if target < 40 else [])
     for target, successes in enumerate(([2], [3], [0, 1], [])):
-        trials(workplace, "multipoison", 0.1, target, successes)
-        trials(workplace, "multipoison", 0.1, target, successes, learning_rate=0.04)
-        trials(workplace, "multipoison", 0.1, target, [1], epochs=25)
-    trials(workplace, "multipoison", 0.1, 9, [1]).write_text("cut off")
+        trials(workplace, "multipoison", "0.1", target, successes)
+        trials(workplace, "multipoison", "0.1", target, successes, learning_rate=0.04)
+        trials(workplace, "multipoison", "0.1", target, [1], epochs=25)
+    trials(workplace, "multipoison", "0.1", 9, [1]).write_text("cut off")
     done = workplace.succeed("python3", "report.py")
     assert done.stderr.count("left out") == 1 and "attack_w_9.csv" in done.stderr
     lines = {}
     for line in table(workplace, "tpoisoning"):
-        lines.setdefault((line["mode"], line["network"], line["clip_norm"], line["noise_multiplier"]), []).append(line)
-    undefended, not_run = lines["oneshot", "lr", "undefended", "0.0"]
-    assert [undefended[name] for name in ("targets", "successes", "without_poison", "median_poisons", "median_epoch")] == [
-        "100",
-        "40",
-        "0",
-        "1.0",
-        "7.0",
-    ]
+        lines.setdefault((line["mode"], line["network"], line["shaping"]), []).append(line)
+    undefended, not_run = lines["oneshot", "lr", "undefended"]
+    assert undefended["clip_norm"] == "inf"
+    names = ("targets", "successes", "without_poison", "median_poisons", "median_epoch")
+    assert [undefended[name] for name in names] == ["100", "40", "0", "1.0", "7.0"]
     assert undefended["published_successes"] == "34" and undefended["verdict"] == "within"
     assert (not_run["epochs"], not_run["verdict"]) == ("25", "not run")
-    protocol, same_rate, short, same_rate_short = lines["multipoison", "lr", "0.1", "0.0"]
-    assert [protocol[name] for name in ("targets", "successes", "without_poison", "median_poisons")] == ["4", "3", "1", "2"]
-    assert protocol["verdict"] == "unfinished" and same_rate_short["verdict"] == "not run" and protocol["published_successes"] == "71"
-    assert protocol["published_median_poisons"] == "3"  # of the nineteen targets that are published
+    protocol, same_rate, short, same_rate_short = lines["multipoison", "lr", "0.1"]
+    assert [protocol[name] for name in ("targets", "successes", "without_poison", "median_poisons")] == [
+        "4",
+        "3",
+        "1",
+        "2.0",
+    ]
+    assert (
+        protocol["verdict"] == "unfinished"
+        and same_rate_short["verdict"] == "not run"
+        and protocol["published_successes"] == "71"
+    )
+    assert protocol["published_median_poisons"] == "3.0"  # of the nineteen targets that are published
     assert same_rate["learning_rate"] == "0.04" and same_rate["published_successes"] == ""
     assert short["epochs"] == "25" and short["successes"] == "4" and short["published_successes"] == ""
     assert len(list(workplace.results.glob(protocol["source"]))) == 5  # one of them is damaged
-    (noisy,) = lines["multipoison", "shallow-mlp", "4.0", "0.25"]
+    (noisy,) = lines["multipoison", "shallow-mlp", "4:0.25"]
     assert noisy["verdict"] == "not run" and noisy["published_successes"] == "25" and noisy["targets"] == ""
     assert sum(line["verdict"] == "not run" for group in lines.values() for line in group) == 25 + 12
+
+
+# --- identity: the paper's tables take what the protocol gives, all else stands apart ---
+
+COMPARED = ("indiscriminate", "seeds", "crafting", "gradients", "insertion", "tpoisoning", "models", "claims")
+OTHERS = ("other_trainings", "other_gradients", "other_targeted", "other_models")
+KEPT_MODEL = REPOSITORY / "models/subtask/vanilla_lr_300_40_0.01"
+
+
+def tables_of(workplace):
+    return {path.stem: path.read_bytes() for path in sorted((workplace.results / "tables").glob("*.csv"))}
+
+
+@pytest.fixture(scope="module")
+def protocol_only(tmp_path_factory):
+    """Results of the protocol alone, and the tables that they give."""
+    workplace = Workplace(tmp_path_factory.mktemp("protocol"))
+    for seed in (215, 1, 2):
+        for shaped, best in (("undefended", 0.94), ("0.1", 0.95), ("1", 0.95), ("2", 0.93)):
+            cell(workplace, [best, best - 0.01 + seed / 1e5], shaped=shaped, seed=seed)
+    cell(workplace, [0.93, 0.92], ratio=0.1)
+    cell(workplace, [0.8, 0.7], attack="slabs")
+    lines = [(epoch, 100, 0.955, 0.9) for epoch in range(1, 41)]
+    analysis(
+        workplace, ANALYSIS_HEADER, lines, [(0.1, 6)] * 40, [-0.9] * 40, attack="collision", poison=ALPHA, n_poison=100
+    )
+    trials(workplace, "oneshot", "0.1", 7, [2])
+    shutil.copytree(KEPT_MODEL, workplace.models / "subtask" / KEPT_MODEL.name)
+    done = workplace.succeed("python3", "report.py")
+    tables = tables_of(workplace)
+    assert done.stderr == "" and set(tables) == set(COMPARED)
+    finished = [line["ratio"] for line in table(workplace, "indiscriminate") if line["best_acc"]]
+    assert finished == ["0.1", "0.4", "0.4", "0.4", "0.4", "0.4"] and len(table(workplace, "seeds")) == 4
+    return workplace, tables
+
+
+def with_another(protocol_only, tmp_path, add):
+    """The protocol's results and what `add` adds; returns where, what was printed, and which further tables were made."""
+    workplace = Workplace(tmp_path)
+    shutil.copytree(protocol_only[0].folder, tmp_path, dirs_exist_ok=True)
+    shutil.rmtree(workplace.results / "tables")
+    add(workplace)
+    done = workplace.succeed("python3", "report.py")
+    after = tables_of(workplace)
+    assert {name: after[name] for name in COMPARED} == protocol_only[1]
+    return workplace, done, set(after) - set(COMPARED)
+
+
+MINE = {"poison": {}, "poison_set": "mine", "n_poison": 4320}
+OF_ANOTHER_SEED = {"poison": {"ratio": 0.4, "seed": 7}}
+OF_ALL_CLASSES = {"dataset": "fashion_mnist", "network": "shallow-mlp", "ratio": 0.1}
+OWN = {"baseline": "own", "baseline_sha256": "12345678" * 8, "suffix": "_from_12345678"}
+OTHER_TRAININGS = {
+    "EPOCHS=5": ({"epochs": 5}, {"epochs": "5"}),
+    "EPOCHS=100": ({"epochs": 100}, {"epochs": "100"}),
+    "--learning-rate 0.5": ({"learning_rate": 0.5}, {"learning_rate": "0.5"}),
+    "--batch-size 100": ({"batch_size": 100}, {"batch_size": "100"}),
+    "--engine tfprivacy": ({"engine": "tfprivacy"}, {"engine": "tfprivacy"}),
+    "--retrain": ({"start": "retrain", "baseline_sha256": "1" * 64}, {"start": "retrain"}),
+    "--baseline FILE": (OWN, {"baseline": "own"}),
+    "a set of one's own of as many rows": (MINE, {"poison_set": "mine", "ratio": "0.4"}),
+    "a set of another seed": (OF_ANOTHER_SEED, {"poison": "ratio=0.4 seed=7"}),
+    "noise without clipping": (
+        {"shaped": "undefended:noise_std=0.1"},
+        {"shaping": "undefended:noise_std=0.1", "clip_norm": "inf"},
+    ),
+    "all of Fashion-MNIST": (OF_ALL_CLASSES, {"ratio": "0.1", "dataset": "fashion_mnist", "n_poison": "6000"}),
+}
+
+
+@pytest.mark.parametrize("case", OTHER_TRAININGS)
+def test_other_trainings_stand_apart(case, protocol_only, tmp_path):
+    changes, expected = OTHER_TRAININGS[case]
+
+    def add(workplace):
+        for seed, accuracy in ((215, 0.5), (1, 0.6)):
+            cell(workplace, [accuracy, 0.4], **{"shaped": "0.1", "seed": seed, **changes})
+
+    workplace, done, others = with_another(protocol_only, tmp_path, add)
+    assert done.stderr == "" and others == {"other_trainings"}
+    [line] = table(workplace, "other_trainings")
+    assert {name: line[name] for name in expected} == expected
+    assert [line[name] for name in ("seeds", "best_acc_mean", "best_acc_ci95", "final_acc_mean")] == [
+        "2",
+        "0.55",
+        "",
+        "0.4",
+    ]
+    assert "other_trainings" in (workplace.results / "report.html").read_text()
+
+
+def test_three_seeds_of_another_training_have_an_interval(protocol_only, tmp_path):
+    def add(workplace):
+        for seed, accuracy in ((215, 0.5), (1, 0.6), (2, 0.7)):
+            cell(workplace, [accuracy, 0.4], shaped="4", seed=seed, epochs=5)
+        cell(workplace, [0.3, 0.2], shaped="4", epochs=6)
+
+    workplace, *_ = with_another(protocol_only, tmp_path, add)
+    lines = {line["epochs"]: line for line in table(workplace, "other_trainings")}
+    assert [lines["5"][name] for name in ("seeds", "best_acc_mean", "best_acc_ci95")] == ["3", "0.6", "0.2484"]
+    assert [lines["6"][name] for name in ("seeds", "best_acc_mean", "best_acc_ci95")] == ["1", "0.3", ""]
+
+
+COLLISION = {"attack": "collision", "poison": ALPHA, "n_poison": 100}
+OTHER_GRADIENTS = {
+    "EPOCHS=2": {"epochs": 2},
+    "EPOCHS=100": {"epochs": 100},
+    "SEED=3": {"seed": 3},
+    "another alpha": {"poison": {**ALPHA, "alpha": 0.3}},
+    "all of Fashion-MNIST": {"dataset": "fashion_mnist", "network": "badnet"},
+    "label flips of a set of one's own": {"attack": "label-flips", **MINE},
+}
+
+
+@pytest.mark.parametrize("case", OTHER_GRADIENTS)
+def test_other_analyses_stand_apart(case, protocol_only, tmp_path):
+    def add(workplace):
+        analysis(
+            workplace, ANALYSIS_HEADER, LINES, [(0.1, 60)] * 2, [0.3] * 2, **{**COLLISION, **OTHER_GRADIENTS[case]}
+        )
+
+    workplace, done, others = with_another(protocol_only, tmp_path, add)
+    assert done.stderr == "" and others == {"other_gradients"}
+    [line] = table(workplace, "other_gradients")
+    assert (line["mean_norm_ratio_mean"], line["mean_cosine_mean"], line["final_acc_mean"]) == ("600.0", "0.3", "0.94")
+
+
+@pytest.mark.parametrize(
+    "changes", ({"budget": "0.1_2000_3.5_3_1e-10"}, {"batch_size": 50}, {"target_class": 5}, {"seed": 3})
+)
+def test_other_targeted_attacks_stand_apart(changes, protocol_only, tmp_path):
+    workplace, done, others = with_another(
+        protocol_only, tmp_path, lambda place: trials(place, "oneshot", "0.1", 8, [1], **changes)
+    )
+    assert done.stderr == "" and others == {"other_targeted"}
+    [line] = table(workplace, "other_targeted")
+    assert (line["targets"], line["successes"], line["median_poisons"]) == ("1", "1", "1.0")
+
+
+def model_of(workplace, **changes):
+    """A clean model like the kept one, with other settings."""
+    config = json.loads((KEPT_MODEL / "config.json").read_text())
+    config.pop("checksum")
+    settings, name, _ = training(**changes)
+    folder = workplace.models / "subtask" / name
+    shutil.copytree(KEPT_MODEL, folder)
+    write_json(folder / "config.json", {**config, **settings, "best_test_acc": 0.5})
+
+
+@pytest.mark.parametrize("changes", ({"epochs": 5}, {"learning_rate": 0.5}, {"batch_size": 100}, {"seed": 3}))
+def test_other_models_stand_apart(changes, protocol_only, tmp_path):
+    workplace, done, others = with_another(protocol_only, tmp_path, lambda place: model_of(place, **changes))
+    assert done.stderr == "" and others == {"other_models"}
+    [line] = table(workplace, "other_models")
+    assert line["best_acc_mean"] == "0.5"
+    assert changes == {"seed": 3} or {name: float(line[name]) for name in changes} == changes
+
+
+def copied_cell(workplace):
+    path = place(workplace, poisoned(shaped="0.1"))
+    shutil.copytree(path.parent, path.parent.with_name("copy"))
+    return path.parent.with_name("copy") / path.name
+
+
+def cell_of_another_set(workplace):
+    """A cell in the folder of another poison set, in place of the cell that belongs there."""
+    path = place(workplace, poisoned(shaped="0.1"))
+    other = place(workplace, poisoned(shaped="0.1", ratio=0.3))
+    shutil.copytree(path.parent, other.parent)
+    return other
+
+
+def copied_model(workplace):
+    copy = workplace.models / "subtask" / f"{KEPT_MODEL.name} (copy)"
+    shutil.copytree(KEPT_MODEL, copy)
+    return copy / "config.json"
+
+
+@pytest.mark.parametrize("copy", (copied_cell, cell_of_another_set, copied_model))
+def test_copies_are_left_out_and_named(copy, protocol_only, tmp_path):
+    left_out = []
+    workplace, done, others = with_another(protocol_only, tmp_path, lambda place: left_out.append(copy(place)))
+    [line] = done.stderr.splitlines()
+    name = os.path.relpath(left_out[0], workplace.results)
+    assert line.startswith("left out: ") and name in line and "misplaced" in line and others == set()
+    assert name in (workplace.results / "report.html").read_text()
+
+
+def test_a_damaged_model_is_left_out_and_named(protocol_only, tmp_path):
+    def add(workplace):
+        model_of(workplace, epochs=5)
+        (workplace.models / "subtask/vanilla_lr_300_5_0.01/history.csv").write_text(
+            "epoch,test_acc,train_acc,epsilon\n9,1,1,inf\n"
+        )
+
+    _, done, others = with_another(protocol_only, tmp_path, add)
+    assert done.stderr.count("left out") == 1 and "vanilla_lr_300_5_0.01" in done.stderr and others == set()
+
+
+def test_an_attack_of_ones_own_stands_in_the_sweep_as_unpublished(protocol_only, tmp_path):
+    """Its poison set is the one that it makes by default; a set made otherwise stands apart."""
+    default = attacks()["slabs-release"].settings(layout.SUBTASK, 0.4, 215)
+    other = {name: value for name, value in default.items() if name not in ("attack", "dataset")}
+    workplace = Workplace(tmp_path)
+    cell(workplace, [0.9, 0.8], attack="slabs-release", shaped="0.5")
+    cell(workplace, [0.9, 0.7], attack="slabs-release", shaped="0.5", poison={**other, "quantile": 0.5})
+    workplace.succeed("python3", "report.py")
+    [line] = [line for line in table(workplace, "indiscriminate") if line["best_acc"]]
+    assert (line["attack"], line["shaping"], line["final_acc"], line["verdict"]) == (
+        "slabs-release",
+        "0.5",
+        "0.8",
+        "unpublished",
+    )
+    [line] = table(workplace, "other_trainings")
+    assert "quantile=0.5" in line["poison"] and line["final_acc_mean"] == "0.7"
