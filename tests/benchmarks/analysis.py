@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
 """How fast the gradient analyses are, beside plain Keras on the same model, data and batch size, in one run.
 
-    python3 tests/benchmarks/analysis.py            about 8 minutes on 2 cores; medians of REPEATS, the sides of each ratio in turn
+    python3 tests/benchmarks/analysis.py            about 8 minutes on 2 cores
 
-Prints: the six-alpha collision of the logistic regression as a user calls it, with the size of what it recorded; an epoch of the
-shallow MLP's six replicas, re-trained and recorded; an epoch of the BadNet, undefended, recorded, and clipped.
+Prints medians of REPEATS, the sides of each ratio in turn: the six-alpha collision of the logistic regression as a user
+calls it, with the size of what it recorded; an epoch of the shallow MLP's six replicas, trained and recorded; an epoch
+of the BadNet, undefended, recorded, and clipped.
 """
 
 from __future__ import annotations
@@ -18,10 +19,13 @@ import tempfile
 import time
 from pathlib import Path
 
-REPOSITORY = Path(__file__).resolve().parents[2]
-sys.path.insert(0, str(REPOSITORY))
+sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
+
+from command_line import run
+from results.layout import REPOSITORY
+
 REPEATS = 5
-ALPHAS = ("0.1", "0.2", "0.4", "0.6", "0.8", "1.0")
+ALPHAS = (0.1, 0.2, 0.4, 0.6, 0.8, 1.0)
 
 
 def main() -> None:
@@ -32,7 +36,7 @@ def main() -> None:
 
 
 def collision(folder: str) -> None:
-    """Seconds of ./analyze_collision.sh subtask multi in an empty results folder, and the bytes of its param_updates."""
+    """Print seconds of ./analyze_collision.sh subtask multi in an empty results folder, and MB of param_updates."""
     seconds = []
     for repeat in range(REPEATS):
         results = Path(folder) / f"collision{repeat}"
@@ -46,8 +50,9 @@ def collision(folder: str) -> None:
         seconds.append(time.monotonic() - began)
     recorded = sum(path.stat().st_size for path in results.rglob("param_updates/*"))
     print(
-        f"./analyze_collision.sh subtask multi, six trainings of 40 epochs, start, files and figure included: {statistics.median(seconds):.1f} s"
-        f" ({min(seconds):.1f} to {max(seconds):.1f}); param_updates {recorded / 1e6:.1f} MB"
+        "./analyze_collision.sh subtask multi, six trainings of 40 epochs, start, files and figure included:"
+        f" {statistics.median(seconds):.1f} s ({min(seconds):.1f} to {max(seconds):.1f});"
+        f" param_updates {recorded / 1e6:.1f} MB"
     )
 
 
@@ -60,29 +65,33 @@ def epochs(folder: str) -> None:
 
     import datasets
     from models import minibatches, networks
-    from models.protocols import UNDEFENDED, Shaping, protocol
+    from models.protocols import protocol
+    from models.shaping import UNDEFENDED, Shaping
     from models.trainer import Cell, Trainer, Training
-    from poisons import poison_set
+    from poisons import attacks, poison_set
     from results import layout, param_updates
 
     data = datasets.load("fashion_mnist")
-    watermarks = [poison_set.load(layout.watermark_file(data.name, "pairs_of_100", float(alpha)), data) for alpha in ALPHAS]
-    backdoor = poison_set.load(layout.backdoor_file(data.name, 4, 0.01, 4, layout.SEED), data)
+
+    def poisons_of(attack: str, settings: dict) -> poison_set.PoisonSet:
+        return poison_set.load(attacks()[attack].path(data.name, settings), data)
+
+    watermarks = [poisons_of("collision", {"task": "pairs_of_100", "alpha": alpha}) for alpha in ALPHAS]
+    backdoor = poisons_of("insertion", {"label": 4, "ratio": 0.01, "patch": 4, "seed": layout.SEED})
 
     def of_stack(network: str, sets: list, shaping: Shaping, record: bool):
-        published = protocol(data.name, network)
-        training = Training(data.name, network, "stack", published.optimizer, published.batch_size, REPEATS + 1, layout.SEED)
+        training = Training.published(data.name, network, REPEATS + 1)
         trainer = Trainer(training, data)
-        cells = [
-            Cell(shaping, published.learning_rate, Path(folder) / f"{network}{index}", {}, poisons) for index, poisons in enumerate(sets)
-        ]
+        rate = training.learning_rate(UNDEFENDED)
+        cells = [Cell(shaping, rate, f"{network}{index}", {}, poisons) for index, poisons in enumerate(sets)]
         engine, rows = trainer.engine(cells), trainer.rows(cells)
 
         def epoch(number: int) -> None:
-            recorded = engine.train_epoch(rows, minibatches.shuffled(rows, published.batch_size, layout.SEED, number), record)
+            batches = minibatches.shuffled(rows, training.batch_size, layout.SEED, number)
+            recorded = engine.train_epoch(rows, batches, record)
             engine.weights(0)
             for replica, cell in enumerate(cells if record else ()):
-                param_updates.write_epoch(cell.folder, number, recorded, replica)
+                param_updates.write_epoch(Path(folder) / cell.name, number, recorded, replica)
 
         return epoch
 
@@ -96,7 +105,10 @@ def epochs(folder: str) -> None:
 
     compare(
         "shallow MLP, an epoch",
-        {"plain Keras": of_keras("shallow-mlp"), "six replicas, recorded": of_stack("shallow-mlp", watermarks, UNDEFENDED, True)},
+        {
+            "plain Keras": of_keras("shallow-mlp"),
+            "six replicas, recorded": of_stack("shallow-mlp", watermarks, UNDEFENDED, True),
+        },
     )
     compare(
         "BadNet, an epoch",
@@ -104,14 +116,14 @@ def epochs(folder: str) -> None:
             "plain Keras": of_keras("badnet"),
             "undefended": of_stack("badnet", [backdoor], UNDEFENDED, False),
             "undefended, recorded": of_stack("badnet", [backdoor], UNDEFENDED, True),
-            "clip norm 4": of_stack("badnet", [backdoor], Shaping(4.0), False),
-            "clip norm 4, noise": of_stack("badnet", [backdoor], Shaping(4.0, 0.01), False),
+            "clip norm 4": of_stack("badnet", [backdoor], Shaping.clip(4.0), False),
+            "clip norm 4, noise": of_stack("badnet", [backdoor], Shaping.clip(4.0, 0.01), False),
         },
     )
 
 
 def compare(title: str, sides: dict) -> None:
-    """Time each side's epochs in turn, after a first one that traces; print medians and their ratio to the first side."""
+    """Time each side's epochs in turn, after a first one that traces; print medians, and their ratios to the first."""
     seconds = {name: [] for name in sides}
     for number in range(1, REPEATS + 2):
         for name, epoch in sides.items():
@@ -126,4 +138,4 @@ def compare(title: str, sides: dict) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(main)

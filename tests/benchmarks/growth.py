@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
 """How time and memory grow with the number of replicas, rows and features.
 
-    python3 tests/benchmarks/growth.py              about 6 minutes on 2 cores; writes growth.csv, growth.png and growth.pdf beside itself
+    python3 tests/benchmarks/growth.py              about 6 minutes on 2 cores
 
-A stack of logistic regressions under DP-SGD on random rows, batch 300, all in one stack on all cores: seconds of an epoch (median of REPEATS after one
-that compiles) with its test and training accuracies as in a sweep, and the peak memory of the process.
+Writes growth.csv, growth.png and growth.pdf beside itself. Logistic regressions under DP-SGD on random rows, batch 300,
+all in one stack on all cores: seconds of an epoch (median of REPEATS after one that compiles) with its test and
+training accuracies as in a sweep, and the peak memory of the process.
 """
 
 from __future__ import annotations
@@ -32,11 +33,11 @@ def main() -> None:
 
     lines = []
     for replicas, rows, features in REPLICAS + ROWS + FEATURES:
-        done = subprocess.run(
-            [sys.executable, __file__, str(replicas), str(rows), str(features)], check=True, capture_output=True, text=True
-        )
+        command = [sys.executable, __file__, str(replicas), str(rows), str(features)]
+        done = subprocess.run(command, check=True, capture_output=True, text=True)
         seconds, gib = json.loads(done.stdout.splitlines()[-1])
-        lines.append((replicas, rows, features, round(seconds, 4), round(1000 * seconds / (rows / 300) / replicas, 5), round(gib, 3)))
+        step = 1000 * seconds / (rows / 300) / replicas
+        lines.append((replicas, rows, features, round(seconds, 4), round(step, 5), round(gib, 3)))
         print(dict(zip(HEADER, lines[-1])), flush=True)
     write_csv(HERE / "growth.csv", HEADER, lines)
     draw(lines)
@@ -50,14 +51,14 @@ def one(replicas: int, rows: int, features: int) -> None:
     import numpy as np
 
     from models import minibatches, networks, stack
-    from models.protocols import Shaping
+    from models.shaping import Shaping
     from models.trainer import training_accuracies
 
     rng = np.random.default_rng(0)
     x, y = rng.random((rows, features, 1, 1), np.float32), rng.integers(0, 2, rows).astype(np.int32)
     data = minibatches.Rows.of(x, y, np.zeros(rows, bool), replicas)
     test = minibatches.Rows.of(x[:2000], y[:2000], np.zeros(2000, bool), 1)
-    shapings = [Shaping(4.0, 0.1 if replica % 2 else 0.0) for replica in range(replicas)]
+    shapings = [Shaping.clip(4.0, 0.1 if replica % 2 else 0.0) for replica in range(replicas)]
     engine = stack.Stack(networks.build("lr", (features, 1, 1), 2, 0), shapings, "adam", 0.01, 0)
     seconds = []
     for epoch in range(1, REPEATS + 2):
@@ -85,7 +86,9 @@ def draw(lines: list[tuple]) -> None:
             axis.plot(values, [line[measured] for line in chosen], marker="o", color="black", ms=4, lw=1.2)
             axis.set(xscale="log", yscale="log", xlabel=name, ylabel=label)
         first, last = chosen[0], chosen[-1]
-        axes[0, column].plot([first[column], last[column]], [last[3] * first[column] / last[column], last[3]], color="0.5", ls=":", lw=1)
+        axes[0, column].plot(
+            [first[column], last[column]], [last[3] * first[column] / last[column], last[3]], color="0.5", ls=":", lw=1
+        )
     for suffix in ("png", "pdf"):
         plotting.save(figure, HERE / f"growth.{suffix}")
 

@@ -1,4 +1,4 @@
-"""Milliseconds a training step in JAX, jitted, per-example gradients by vmap, a scan over the steps: called by peers.py."""
+"""Milliseconds a training step in JAX, jitted, per-example gradients by vmap, steps by scan: called by peers.py."""
 
 from __future__ import annotations
 
@@ -25,9 +25,12 @@ def main() -> None:
         if unit.filters:
             values = x.reshape(-1, 28, 28, 1)
             for kernel, bias in parameters[: len(unit.filters)]:
-                values = jax.lax.conv_general_dilated(values, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
+                values = jax.lax.conv_general_dilated(
+                    values, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
+                )
                 values = jax.nn.relu(values + bias)
-            values = jax.lax.reduce_window(values, -jnp.inf, jax.lax.max, (1, 2, 2, 1), (1, 2, 2, 1), "VALID").reshape(len(x), -1)
+            values = jax.lax.reduce_window(values, -jnp.inf, jax.lax.max, (1, 2, 2, 1), (1, 2, 2, 1), "VALID")
+            values = values.reshape(len(x), -1)
         dense = parameters[len(unit.filters) :]
         for number, (kernel, bias) in enumerate(dense):
             values = values @ kernel + bias
@@ -40,14 +43,16 @@ def main() -> None:
     def gradient(parameters, x, y, key):
         if unit.clip_norm is None:
             return jax.grad(loss)(parameters, x, y)
-        each = jax.vmap(jax.grad(lambda parameters, x, y: loss(parameters, x[None], y[None])), (None, 0, 0))(parameters, x, y)
+        of_one = jax.grad(lambda parameters, x, y: loss(parameters, x[None], y[None]))
+        each = jax.vmap(of_one, (None, 0, 0))(parameters, x, y)
         squares = sum(jnp.sum(jnp.square(leaf).reshape(len(y), -1), 1) for leaf in jax.tree.leaves(each))
         factors = jnp.minimum(1.0, unit.clip_norm / jnp.sqrt(squares))
         summed = jax.tree.map(lambda leaf: jnp.tensordot(factors, leaf, 1), each)
         if unit.noise_multiplier:
             leaves, tree = jax.tree.flatten(summed)
-            drawn = [jax.random.normal(key, leaf.shape) for key, leaf in zip(jax.random.split(key, len(leaves)), leaves)]
-            summed = jax.tree.unflatten(tree, [leaf + unit.clip_norm * unit.noise_multiplier * noise for leaf, noise in zip(leaves, drawn)])
+            keys, noise_std = jax.random.split(key, len(leaves)), unit.clip_norm * unit.noise_multiplier
+            noisy = [leaf + noise_std * jax.random.normal(key, leaf.shape) for key, leaf in zip(keys, leaves)]
+            summed = jax.tree.unflatten(tree, noisy)
         return jax.tree.map(lambda leaf: leaf / unit.batch_size, summed)
 
     def step(state, batch):
@@ -55,7 +60,8 @@ def main() -> None:
         key, drawn = jax.random.split(key)
         gradients = gradient(parameters, *batch, drawn)
         if unit.optimizer == "sgd":
-            return (jax.tree.map(lambda p, g: p - unit.learning_rate * g, parameters, gradients), first, second, count, key), 0
+            parameters = jax.tree.map(lambda p, g: p - unit.learning_rate * g, parameters, gradients)
+            return (parameters, first, second, count, key), 0
         count = count + 1
         first = jax.tree.map(lambda m, g: 0.9 * m + 0.1 * g, first, gradients)
         second = jax.tree.map(lambda v, g: 0.999 * v + 0.001 * g * g, second, gradients)

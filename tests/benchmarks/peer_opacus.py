@@ -33,13 +33,13 @@ def epoch_of(unit: Unit, mode: str):
     if mode != "plain":
         from opacus import PrivacyEngine
 
-        settings = {"noise_multiplier": unit.noise_multiplier, "max_grad_norm": unit.clip_norm, "poisson_sampling": False}
-        made = PrivacyEngine().make_private(
-            module=model, optimizer=optimizer, data_loader=loader, criterion=criterion, grad_sample_mode=mode, **settings
-        )
+        parts = {"module": model, "optimizer": optimizer, "data_loader": loader, "criterion": criterion}
+        amounts = {"noise_multiplier": unit.noise_multiplier, "max_grad_norm": unit.clip_norm}
+        made = PrivacyEngine().make_private(**parts, **amounts, poisson_sampling=False, grad_sample_mode=mode)
         model, optimizer, criterion = (made[0], made[1], made[2]) if mode == "ghost" else (made[0], made[1], criterion)
     batches = [
-        (x[first : first + unit.batch_size], y[first : first + unit.batch_size].long()) for first in range(0, len(y), unit.batch_size)
+        (x[first : first + unit.batch_size], y[first : first + unit.batch_size].long())
+        for first in range(0, len(y), unit.batch_size)
     ]
 
     def epoch() -> None:
@@ -54,7 +54,12 @@ def epoch_of(unit: Unit, mode: str):
 def main() -> None:
     unit = UNITS[sys.argv[1]]
     modes = ("plain",) if unit.clip_norm is None else ("hooks", "ghost")
-    report({f"Opacus {mode}" if mode != "plain" else "PyTorch": milliseconds(epoch_of(unit, mode), unit.steps) for mode in modes})
+    report(
+        {
+            f"Opacus {mode}" if mode != "plain" else "PyTorch": milliseconds(epoch_of(unit, mode), unit.steps)
+            for mode in modes
+        }
+    )
 
 
 if __name__ == "__main__":

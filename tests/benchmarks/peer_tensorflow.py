@@ -1,4 +1,4 @@
-"""Milliseconds a training step of this suite's stack, of plain Keras, or of TensorFlow Privacy's variants: called by peers.py."""
+"""Milliseconds a training step of this suite's stack, Keras, or TensorFlow Privacy's variants: called by peers.py."""
 
 from __future__ import annotations
 
@@ -23,19 +23,27 @@ def network(unit: Unit):
 
 
 def stack(unit: Unit) -> dict[str, float]:
-    """The stack, as many side by side as there are cores, each step and replica; a network with convolutions on all cores alone."""
+    """The stack, as many side by side as there are cores, a step and replica.
+
+    A network with convolutions has all cores for itself.
+    """
     from models import device
 
     workers = device.start(None, 1 if unit.filters else os.cpu_count())
     import numpy as np
 
     from models import minibatches, stack
-    from models.protocols import UNDEFENDED, Shaping
+    from models.shaping import UNDEFENDED, Shaping
 
     x, y = data(unit)
-    shaping = UNDEFENDED if unit.clip_norm is None else Shaping(unit.clip_norm, unit.clip_norm * unit.noise_multiplier)
+    shaping = UNDEFENDED
+    if unit.clip_norm is not None:
+        shaping = Shaping.clip(unit.clip_norm, unit.clip_norm * unit.noise_multiplier)
     rows = minibatches.Rows.of(x, y, np.zeros(len(y), bool), unit.replicas)
-    engines = [stack.Stack(network(unit), [shaping] * unit.replicas, unit.optimizer, unit.learning_rate, 0) for _ in range(workers)]
+    engines = [
+        stack.Stack(network(unit), [shaping] * unit.replicas, unit.optimizer, unit.learning_rate, 0)
+        for _ in range(workers)
+    ]
 
     def epoch(engine) -> None:
         engine.train_epoch(rows, minibatches.shuffled(rows, unit.batch_size, 0, 1))
@@ -54,12 +62,18 @@ def keras(unit: Unit) -> dict[str, float]:
     x, y = data(unit)
     model = network(unit)
     x = x.reshape(-1, *model.input_shape[1:])
-    model.compile(networks.optimizer(unit.optimizer, unit.learning_rate), tf.keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    model.compile(
+        networks.optimizer(unit.optimizer, unit.learning_rate),
+        tf.keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+    )
     return {"Keras": milliseconds(lambda: model.fit(x, y, unit.batch_size, verbose=0), unit.steps)}
 
 
 def privacy(unit: Unit) -> dict[str, float]:
-    """TensorFlow Privacy: the vectorised optimiser and the DP model, each with and without XLA; those that fail are left out."""
+    """TensorFlow Privacy: the vectorised optimiser and the DP model, each with and without XLA.
+
+    Infinite for those that fail.
+    """
     import tensorflow as tf
     from tensorflow_privacy.privacy.keras_models.dp_keras_model import make_dp_model_class
     from tensorflow_privacy.privacy.optimizers import dp_optimizer_keras_vectorized as vectorized
@@ -92,7 +106,11 @@ def privacy(unit: Unit) -> dict[str, float]:
     def model(xla: bool):
         plain = network(unit)
         private = make_dp_model_class(tf.keras.Model)(
-            l2_norm_clip=unit.clip_norm, noise_multiplier=unit.noise_multiplier, use_xla=xla, inputs=plain.inputs, outputs=plain.outputs
+            l2_norm_clip=unit.clip_norm,
+            noise_multiplier=unit.noise_multiplier,
+            use_xla=xla,
+            inputs=plain.inputs,
+            outputs=plain.outputs,
         )
         losses = tf.keras.losses.SparseCategoricalCrossentropy(from_logits=True, reduction="none")
         private.compile(networks.optimizer(unit.optimizer, unit.learning_rate), losses)
@@ -101,11 +119,13 @@ def privacy(unit: Unit) -> dict[str, float]:
     found = {}
     for name, make in (("optimizer", optimiser), ("DPModel", model)):
         for xla in (False, True):
+            what = f"TF-Privacy {name}{', XLA' * xla}"
             try:
-                found[f"TF-Privacy {name}{', XLA' * xla}"] = milliseconds(make(xla), unit.steps)
-            except Exception as error:  # a peer's own fault: which variants run on which network is part of the comparison
+                found[what] = milliseconds(make(xla), unit.steps)
+            # A peer's own fault: which variants run on which network is part of the comparison
+            except Exception as error:
                 print(f"{name}, xla {xla}: {error!r}"[:300], file=sys.stderr)
-                found[f"TF-Privacy {name}{', XLA' * xla}"] = math.inf
+                found[what] = math.inf
     return found
 
 

@@ -1,14 +1,18 @@
 #!/usr/bin/env python3
 """How fast the suite is beside its peers, and how far from what the machine could do, in one run.
 
-    python3 -m venv .peers && .peers/bin/pip install -r tests/benchmarks/requirements.txt      Opacus and JAX, which the suite does not need
-    python3 tests/benchmarks/peers.py               about 25 minutes on 2 cores; PEERS=/path/to/python for another environment than .peers
-    ROUNDS=3 python3 tests/benchmarks/peers.py a    only this unit of work, all programs three times in turn: medians of the medians
+    python3 -m venv .peers && .peers/bin/pip install -r tests/benchmarks/requirements.txt
+        Opacus and JAX, which the suite does not need
+    python3 tests/benchmarks/peers.py
+        about 25 minutes on 2 cores; PEERS=/path/to/python for another environment than .peers
+    ROUNDS=3 python3 tests/benchmarks/peers.py a
+        only this unit of work, all programs three times in turn: medians of the medians
 
-Units of work: (a) a step of the indiscriminate sweep, (b) of a targeted attack on logistic regression, (c) of the shallow MLP under DP-SGD, (d) of the
-BadNet under DP-SGD: milliseconds a step and replica, each program in a process of its own, medians of five (TensorFlow Privacy not on (d), where a
-step takes it many seconds). Then whole commands as users call them: both sweeps of the paper, (e) a collision with its record, (f) crafting one slab
-set and the poisons of one target. Writes peers.csv beside itself.
+Units of work: (a) a step of the indiscriminate sweep, (b) of a targeted attack on logistic regression, (c) of the
+shallow MLP under DP-SGD, (d) of the BadNet under DP-SGD: milliseconds a step and replica, each program in a process of
+its own, medians of five (TensorFlow Privacy not on (d), where a step takes it many seconds). Then whole commands as
+users call them: both sweeps of the paper, (e) a collision with its record, (f) crafting one slab set and the poisons of
+one target. Writes peers.csv beside itself.
 """
 
 from __future__ import annotations
@@ -35,10 +39,30 @@ ROUNDS = int(os.environ.get("ROUNDS", "1"))
 PEERS = os.environ.get("PEERS") or str(REPOSITORY / ".peers/bin/python")
 HEADER = ("unit", "what", "ms_per_step_and_replica", "times_the_stack")
 WHAT = {
-    "a": "logistic regression 784-2, batch 300, clip norm and noise", "b": "logistic regression 100-100, batch 100, undefended",
-    "b, DP": "logistic regression 100-100, batch 100, clip norm", "c": "MLP 100-256-256-100, batch 100, clip norm and noise",
+    "a": "logistic regression 784-2, batch 300, clip norm and noise",
+    "b": "logistic regression 100-100, batch 100, undefended",
+    "b, DP": "logistic regression 100-100, batch 100, clip norm",
+    "c": "MLP 100-256-256-100, batch 100, clip norm and noise",
     "d": "BadNet, batch 100, clip norm",
-}  # fmt: skip
+}
+COMMANDS = {  # what is added to the environment, the command, and the poison files that it is to make anew
+    "both published sweeps, 378 trainings of 40 epochs": (
+        {"ATTACKS": "label-flips slabs"},
+        ("./do_ipoisoning.sh", "subtask", "0"),
+        None,
+    ),
+    "(e) six-alpha collision with its record": ({}, ("./analyze_collision.sh", "subtask", "multi"), None),
+    "(f) crafting one slab set": (
+        {},
+        (sys.executable, "-m", "poisons.steinhardt", "--attack", "slab", "--eps", "0.4"),
+        "indiscriminate/slabs/*eps40*",
+    ),
+    "(f) crafting the poisons of one target": (
+        {},
+        (sys.executable, "-m", "poisons.shafahi", "--network", "lr", "--target", "2"),
+        "targeted/*/*/*/*/*_2.npz",
+    ),
+}
 
 
 def main() -> None:
@@ -105,7 +129,8 @@ def measured(python: str, program: str, *arguments: str) -> dict[str, float | No
 def processor() -> str:
     """The processor as Linux names it."""
     info = Path("/proc/cpuinfo")
-    names = [line.split(":")[1].strip() for line in info.read_text().splitlines() if line.startswith("model name")] if info.exists() else []
+    lines = info.read_text().splitlines() if info.exists() else []
+    names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
     return names[0] if names else platform.processor()
 
 
@@ -114,32 +139,28 @@ def matrix_rate() -> float:
     program = (
         "import os, statistics, time; os.environ['TF_CPP_MIN_LOG_LEVEL'] = '3'; import tensorflow as tf\n"
         "a = tf.random.uniform([4096, 4096]); seconds = []\n"
-        "for _ in range(6):\n    began = time.perf_counter(); tf.matmul(a, a).numpy(); seconds.append(time.perf_counter() - began)\n"
+        "for _ in range(6):\n    began = time.perf_counter(); tf.matmul(a, a).numpy();"
+        " seconds.append(time.perf_counter() - began)\n"
         "print(2 * 4096**3 / statistics.median(seconds[1:]) / 1e9)"
     )
-    return float(subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True).stdout.split()[-1])
+    done = subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True)
+    return float(done.stdout.split()[-1])
 
 
 def whole_commands(lines: list[tuple]) -> None:
-    """Seconds of whole commands, each from nothing, in a copy of the repository: poison files are written beside the code."""
+    """Time COMMANDS, each from nothing, in a copy of the repository, since poison files are written beside the code."""
     from conftest import copied_suite
 
-    python = sys.executable
-    cases = {
-        "both published sweeps, 378 trainings of 40 epochs": ({"ATTACKS": "label-flips slabs"}, ["./do_ipoisoning.sh", "subtask", "0"], None),
-        "(e) six-alpha collision with its record": ({}, ["./analyze_collision.sh", "subtask", "multi"], None),
-        "(f) crafting one slab set": ({}, [python, "-m", "poisons.steinhardt", "--attack", "slab", "--eps", "0.4"], "indiscriminate/slabs/*eps40*"),
-        "(f) crafting the poisons of one target": ({}, [python, "-m", "poisons.shafahi", "--network", "lr", "--target", "2"], "targeted/*/*/*/*/*_2.npz"),
-    }  # fmt: skip
     with tempfile.TemporaryDirectory() as folder:
         suite = copied_suite(Path(folder))
-        for what, (settings, command, poisons) in cases.items():
+        for what, (settings, command, poisons) in COMMANDS.items():
             seconds = []
             for repeat in range(REPEATS):
                 for path in suite.glob(f"datasets/poisons/{poisons}" if poisons else "nothing"):
                     path.unlink()
-                results = Path(folder) / f"{len(lines)}_{repeat}"
-                environment = {**os.environ, "PYTHON": python, "RESULTS": str(results), "MODELS": str(REPOSITORY / "models"), **settings}
+                results, models = Path(folder) / f"{len(lines)}_{repeat}", REPOSITORY / "models"
+                places = {"PYTHON": sys.executable, "RESULTS": str(results), "MODELS": str(models)}
+                environment = {**os.environ, **places, **settings}
                 began = time.perf_counter()
                 subprocess.run(command, cwd=suite, env=environment, check=True, capture_output=True)
                 seconds.append(time.perf_counter() - began)

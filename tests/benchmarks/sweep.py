@@ -1,15 +1,18 @@
 #!/usr/bin/env python3
 """How fast the indiscriminate sweep is, beside TensorFlow Privacy on the same model, data and batches, in one run.
 
-    python3 tests/benchmarks/sweep.py               about 3 minutes on 2 cores; medians of REPEATS
+    python3 tests/benchmarks/sweep.py               about 3 minutes on 2 cores
 
-Prints: the whole sweep as a user calls it; milliseconds a training step and replica of the stack and of TensorFlow Privacy's
-VectorizedDPKerasAdamOptimizer; what recording gradients adds. The two sides of each ratio are timed in turn.
+Prints medians of REPEATS, the two sides of each ratio in turn: the whole sweep as a user calls it; milliseconds a
+training step and replica of the stack and of TensorFlow Privacy's VectorizedDPKerasAdamOptimizer; what recording
+gradients adds.
 """
 
 from __future__ import annotations
 
 import concurrent.futures
+import itertools
+import json
 import os
 import platform
 import resource
@@ -33,8 +36,8 @@ def main() -> None:
         stack_rate, reference_rate = against_tensorflow_privacy()
         sweep_rate = TRAININGS * EPOCHS / sweep_seconds
         print(
-            f"the whole sweep against TensorFlow Privacy's training alone: {sweep_rate:.0f} to {reference_rate:.2f} epochs a second,"
-            f" {sweep_rate / reference_rate:.0f} times"
+            f"the whole sweep against TensorFlow Privacy's training alone: {sweep_rate:.0f} to"
+            f" {reference_rate:.2f} epochs a second, {sweep_rate / reference_rate:.0f} times"
         )
         for shaped in (1, 20):
             recording(folder, shaped)
@@ -48,18 +51,16 @@ def processor() -> str:
 
 
 def whole_sweep(folder: str) -> float:
-    """Seconds that ./do_ipoisoning.sh takes for the label flips in an empty results folder, start of Python, data and files included: the median."""
+    """Seconds that ./do_ipoisoning.sh takes for the label flips in an empty results folder: the median.
+
+    The start of Python, data and files are included.
+    """
     seconds = []
     for repeat in range(REPEATS):
-        environment = {**os.environ, "RESULTS": f"{folder}/sweep{repeat}", "PYTHON": sys.executable, "ATTACKS": "label-flips"}
+        settings = {"RESULTS": f"{folder}/sweep{repeat}", "PYTHON": sys.executable, "ATTACKS": "label-flips"}
+        command = [REPOSITORY / "do_ipoisoning.sh", "subtask", "0"]
         began = time.monotonic()
-        subprocess.run(
-            [REPOSITORY / "do_ipoisoning.sh", "subtask", "0"],
-            env=environment,
-            check=True,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
+        subprocess.run(command, env={**os.environ, **settings}, check=True, capture_output=True)
         seconds.append(time.monotonic() - began)
     memory = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**20
     median = statistics.median(seconds)
@@ -71,7 +72,10 @@ def whole_sweep(folder: str) -> float:
 
 
 def against_tensorflow_privacy() -> tuple[float, float]:
-    """Trainings x epochs a second of both engines at ratio 0.4, training alone: medians over processes started in turn."""
+    """Trainings x epochs a second of both engines at ratio 0.4, training alone.
+
+    They are medians over processes that are started in turn.
+    """
     rates = {"stack": [], "tfprivacy": []}
     for _ in range(REPEATS):
         for engine, measured in rates.items():
@@ -88,7 +92,10 @@ def against_tensorflow_privacy() -> tuple[float, float]:
 
 
 def time_engine(name: str) -> None:
-    """Print how many trainings x epochs a second an engine makes in this process: the median epoch of 5 after a first that traces."""
+    """Print how many trainings x epochs a second an engine makes in this process.
+
+    By the median of five epochs, after a first one that traces.
+    """
     from models import device
 
     workers = device.start(None, os.cpu_count() if name == "stack" else 1)
@@ -96,19 +103,21 @@ def time_engine(name: str) -> None:
 
     import datasets
     from models import minibatches, networks, stack, tfprivacy
-    from models.protocols import UNDEFENDED, Shaping
-    from poisons import poison_set
-    from results import layout
+    from models.shaping import UNDEFENDED, Shaping
+    from poisons import attacks, poison_set
 
     data = datasets.load("subtask")
-    poisons = poison_set.load(layout.label_flips_file(data.name, 0.4, layout.SEED), data)
+    poisons = poison_set.load(attacks()["label-flips"].default_path(data.name, 0.4), data)
     x, y = np.concatenate([data.x_train, poisons.x]), np.concatenate([data.y_train, poisons.y])
     is_poison = np.arange(len(y)) >= len(data.y_train)
-    grid = [Shaping(4.0, 0.1)]
+    grid = [Shaping.clip(4.0, 0.1)]
     if name == "stack":
-        grid = [UNDEFENDED, *(Shaping(clip_norm, std) for clip_norm in (0.1, 1, 2, 4, 8) for std in (0, 0.1, 0.001, 0.00001))]
+        pairs = itertools.product((0.1, 1, 2, 4, 8), (0, 0.1, 0.001, 0.00001))
+        grid = [UNDEFENDED, *(Shaping.clip(*pair) for pair in pairs)]
     make = {"stack": stack.Stack, "tfprivacy": tfprivacy.TensorFlowPrivacy}[name]
-    engines = [make(networks.build("lr", data.shape, data.classes, 215), grid, "adam", 0.01, 215) for _ in range(workers)]
+    engines = [
+        make(networks.build("lr", data.shape, data.classes, 215), grid, "adam", 0.01, 215) for _ in range(workers)
+    ]
     rows = minibatches.Rows.of(x, y, is_poison, len(grid))
 
     def train(engine, epoch: int) -> None:
@@ -125,28 +134,21 @@ def time_engine(name: str) -> None:
 
 
 def recording(folder: str, shaped: int) -> None:
-    """What --record adds to train.py's loop (training, accuracies, files) at ratio 0.4, in turn, from run.json's wall seconds."""
-    import json
+    """Print what --record adds to train.py's loop (training, accuracies, files) at ratio 0.4.
+
+    Without and with it in turn, from run.json's wall seconds; shaped: how many clip norms train beside undefended.
+    """
+    from poisons import attacks
+    from results import layout
 
     clip_norms = ["4"] if shaped == 1 else [str(0.1 * (index + 1)) for index in range(shaped)]
-    poison = REPOSITORY / "datasets/poisons/indiscriminate/label-flips/fashion_mnist_3_4.1.0_random_0.4.npz"
+    poison = attacks()["label-flips"].default_path(layout.SUBTASK, 0.4)
+    command = [sys.executable, "train.py", "--dataset", "subtask", "--network", "lr", "--poison", poison]
+    command += ["--undefended", "--clip-norm", *clip_norms]
     seconds = {False: [], True: []}
     for repeat in range(REPEATS):
         for record in (False, True):
             results = Path(folder) / f"recording_{shaped}_{repeat}_{record}"
-            command = [
-                sys.executable,
-                "train.py",
-                "--dataset",
-                "subtask",
-                "--network",
-                "lr",
-                "--poison",
-                poison,
-                "--undefended",
-                "--clip-norm",
-                *clip_norms,
-            ]
             subprocess.run(
                 command + ["--record"] * record,
                 cwd=REPOSITORY,
@@ -157,7 +159,8 @@ def recording(folder: str, shaped: int) -> None:
             seconds[record].append(json.loads(next(results.rglob("run.json")).read_text())["wall_seconds"])
     plain, recorded = statistics.median(seconds[False]), statistics.median(seconds[True])
     print(
-        f"recording, {shaped + 1} replicas x {EPOCHS} epochs: {plain:.2f} s without, {recorded:.2f} s with ({100 * (recorded / plain - 1):+.0f}%)"
+        f"recording, {shaped + 1} replicas x {EPOCHS} epochs: {plain:.2f} s without, {recorded:.2f} s with"
+        f" ({100 * (recorded / plain - 1):+.0f}%)"
     )
 
 

@@ -1,11 +1,12 @@
 #!/usr/bin/env python3
 """How fast targeted attacks are, beside TensorFlow Privacy on the same models, data and batch size, in one run.
 
-    python3 tests/benchmarks/targeted.py            about 8 minutes on 2 cores; medians of REPEATS, the engines in turn
+    python3 tests/benchmarks/targeted.py            about 8 minutes on 2 cores
 
-Prints: milliseconds a training step and replica of stacks, one on all cores and one a core side by side as attack_targets.py has them, and of
-TensorFlow Privacy's VectorizedDPKerasAdamOptimizer in a tf.function (with XLA it takes twice as long); seconds to craft 100 poisons; seconds and peak
-memory of whole targets as a user attacks them.
+Prints medians of REPEATS, the engines in turn: milliseconds a training step and replica of stacks, one on all cores and
+one a core side by side as attack_targets.py has them, and of TensorFlow Privacy's VectorizedDPKerasAdamOptimizer in a
+tf.function (with XLA it takes twice as long); seconds to craft 100 poisons; seconds and peak memory of whole targets as
+a user attacks them.
 """
 
 from __future__ import annotations
@@ -25,7 +26,13 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 sys.path.insert(0, str(REPOSITORY))
 REPEATS = 3
 EPOCHS = 5  # timed in a process, after one that traces
-WORK = (("lr", "undefended", 100), ("lr", "4", 100), ("lr", "4:0.0025", 100), ("shallow-mlp", "4", 16), ("shallow-mlp", "4:0.0025", 16))
+WORK = (
+    ("lr", "undefended", 100),
+    ("lr", "4", 100),
+    ("lr", "4:0.0025", 100),
+    ("shallow-mlp", "4", 16),
+    ("shallow-mlp", "4:0.0025", 16),
+)
 
 
 def main() -> None:
@@ -37,10 +44,12 @@ def main() -> None:
             for engine in engines:
                 measured[engine].append(measure(engine, network, shaping, replicas))
         median = {engine: statistics.median(values) for engine, values in measured.items()}
-        line = f"{network}, {shaping}, {replicas} replicas: one stack {median['stack']:.4f} ms a step and replica, one a core {median['stacks']:.4f}"
+        stack, stacks = median["stack"], median["stacks"]
+        line = f"{network}, {shaping}, {replicas} replicas: one stack {stack:.4f} ms a step and replica"
+        line += f", one a core {stacks:.4f}"
         if shaping != "undefended":
             reference = median["tfprivacy"]
-            line += f"; TensorFlow Privacy {reference:.2f}: {reference / median['stack']:.0f} and {reference / median['stacks']:.0f} times"
+            line += f"; TensorFlow Privacy {reference:.2f}: {reference / stack:.0f} and {reference / stacks:.0f} times"
         print(line, flush=True)
     for network in ("lr", "shallow-mlp"):
         seconds = [measure("craft", network) for _ in range(REPEATS)]
@@ -56,25 +65,22 @@ def measure(*arguments) -> float:
 
 
 def whole_targets(network: str, shaping: str, targets: int) -> None:
-    """A user's command on a few targets, every trial to its end: seconds a target, start included, and the most memory any command has used so far."""
+    """A user's command on a few targets, every trial to its end.
+
+    Prints seconds a target, start included, and the most memory that any command has used so far.
+    """
+    command = [sys.executable, "attack_targets.py", "--network", network, "--mode", "oneshot"]
+    command += ["--shaping", shaping, "--targets", str(targets)]
     with tempfile.TemporaryDirectory() as folder:
-        command = [
-            sys.executable,
-            "attack_targets.py",
-            "--network",
-            network,
-            "--mode",
-            "oneshot",
-            "--shaping",
-            shaping,
-            "--targets",
-            str(targets),
-        ]
         began = time.monotonic()
         subprocess.run(command, cwd=REPOSITORY, env={**os.environ, "RESULTS": folder}, check=True, capture_output=True)
         seconds = time.monotonic() - began
     memory = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**20
-    print(f"{network}, {shaping}: all 101 trials of a target in {seconds / targets:.1f} s; peak memory so far {memory:.2f} GiB", flush=True)
+    print(
+        f"{network}, {shaping}: all 101 trials of a target in {seconds / targets:.1f} s;"
+        f" peak memory so far {memory:.2f} GiB",
+        flush=True,
+    )
 
 
 def time_engine(engine: str, network: str, shaping: str, replicas: int) -> None:
@@ -86,9 +92,10 @@ def time_engine(engine: str, network: str, shaping: str, replicas: int) -> None:
 
     import datasets
     from models import minibatches, networks, protocols, stack
+    from models import shaping as shapings
 
     data = datasets.load("purchases")
-    published, shaping = protocols.protocol("purchases", network), protocols.shaping(shaping)
+    published, shaping = protocols.protocol(data.name, network), shapings.shaping(shaping)
     rate = published.dp_learning_rate if shaping.defended else published.learning_rate
     model = networks.build(network, data.shape, data.classes, 215)
     if engine == "tfprivacy":
@@ -96,7 +103,8 @@ def time_engine(engine: str, network: str, shaping: str, replicas: int) -> None:
     else:
         x, y = (np.concatenate([values, values[:replicas]]) for values in (data.x_train, data.y_train))
         clean = len(data.y_train)
-        weight = np.concatenate([np.ones((clean, replicas)), np.eye(replicas)])  # as in a oneshot attack: a poison each, in one place
+        # as in a oneshot attack: a poison each, in one place
+        weight = np.concatenate([np.ones((clean, replicas)), np.eye(replicas)])
         slots = np.minimum(np.arange(len(y)), clean)
         rows = minibatches.Rows.of(x, y, np.arange(len(y)) >= clean, replicas, weight, slots)
         stacks = [stack.Stack(model, [shaping] * replicas, published.optimizer, rate, 215) for _ in range(workers)]
@@ -143,20 +151,19 @@ def reference_epoch(model, data, published, shaping, rate: float):
 
 
 def time_crafting(network: str) -> None:
-    """Print the seconds that 100 poisons take for a second target, the first one having traced the descent."""
+    """Print the seconds that 100 poisons take for one target: the median of four, after a first one that traces."""
     from models import device
 
     device.start()
     import datasets
-    from models import baselines, protocols
+    from models import baselines
     from models.trainer import Training
     from poisons import shafahi
 
     data = datasets.load("purchases")
-    published = protocols.protocol("purchases", network)
-    training = Training("purchases", network, "stack", published.optimizer, published.batch_size, published.epochs, 215)
+    training = Training.published(data.name, network)
     crafter = shafahi.Crafter(baselines.baseline(training, data).model)
-    base = data.x_train[shafahi.base_rows(data.y_train, 4, 100)]
+    base = data.x_train[shafahi.base_rows(data.y_train, shafahi.TARGET_CLASS, 100)]
     seconds = []
     for target in (2, 107, 205, 569, 611):
         began = time.monotonic()

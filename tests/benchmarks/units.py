@@ -1,4 +1,7 @@
-"""The units of work that the peers are compared on, and how a peer is timed: what all benchmark programs share, without any framework."""
+"""The units of work that the peers are compared on, and how a peer is timed.
+
+What all benchmark programs share, without any framework.
+"""
 
 from __future__ import annotations
 
@@ -16,9 +19,11 @@ REPEATS = 5
 
 @dataclass(frozen=True)
 class Unit:
-    """Training steps of one model. filters: of 3 x 3 convolutions on 28 x 28 images, a 2 x 2 max pool behind the last; units: of the dense layers.
+    """Training steps of one model.
 
-    clip_norm: None is training without DP-SGD. steps: timed at a time. replicas: of a stack, as many as the scripts train together; peers train one model.
+    filters: of 3 x 3 convolutions on 28 x 28 images, a 2 x 2 max pool behind the last; units: of the dense layers;
+    clip_norm: None is training without DP-SGD; steps: timed at a time; replicas: of a stack, as many as the scripts
+    train together; peers train one model.
     """
 
     features: int
@@ -40,8 +45,11 @@ class Unit:
 
     @property
     def operations(self) -> float:
-        """Floating-point operations that a step cannot do without: two a weight and example forward, for the weights' gradient, and, but at the first
-        layer, for the inputs' gradient."""
+        """Floating-point operations that a step cannot do without.
+
+        They are two a weight and example forward, for the weights' gradient, and, but at the first layer, for the
+        inputs' gradient.
+        """
         layers = [2.0 * 28 * 28 * 9 * inside * outside for inside, outside in zip((1, *self.filters), self.filters)]
         layers += [2.0 * inside * outside for inside, outside in self.dense]
         return self.batch_size * (3 * sum(layers) - layers[0])
@@ -75,5 +83,8 @@ def milliseconds(work: Callable[[], None], steps: int) -> float:
 
 
 def report(found: dict[str, float]) -> None:
-    """Print what a program measured, for peers.py: milliseconds a step (and replica) by variant; infinite values are those that failed."""
+    """Print what a program measured, for peers.py: milliseconds a step (and replica) by variant.
+
+    Infinite values are of those that failed.
+    """
     print(json.dumps({name: value if math.isfinite(value) else None for name, value in found.items()}))
