@@ -54,7 +54,7 @@ POISON_HEADER = ("base_row", "poison", "target")
 class Attack:
     """An attack on one clean model: all that its targets share.
 
-    Classes: the targets' own and the wanted one; most: how many trials a stack may have.
+    classes are the targets' own and the wanted one; most: how many trials a stack may have.
     """
 
     dataset: datasets.Dataset
@@ -262,6 +262,7 @@ def attack_target(attack: Attack, target: int, mine: threading.local) -> tuple[l
     }  # every trial was run: that answers a request for the first success, too
     if cells.finished(path, cell.settings) or cells.finished(path, whole):
         return lines_of(path), 0.0
+    cells.check_free(path, cell.settings)
     began = time.monotonic()
     if getattr(mine, "attack", None) is not attack:
         shapings = [attack.shaping] * max(len(group) for group in trials.groups(attack.budget.poisons, attack.most))
@@ -347,6 +348,7 @@ def record(attack: Attack, target: int, poison: int) -> None:
     if cells.finished(cell.path, cell.settings):
         print(f"{folder}: finished before", file=sys.stderr)
         return
+    cells.check_free(cell.path, cell.settings)
     cells.begin(folder)
     trainer = Trainer(attack.training, attack.dataset, attack.victim.model)
     engine = trainer.engine([cell])

@@ -24,6 +24,7 @@ import itertools
 import sys
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -50,7 +51,7 @@ FEW = 0.02  # poisons per clean row: so few more rows in a batch cost a stack ne
 class Poisoning:
     """What all poisoned trainings of one call share besides `Training`.
 
-    Dump: how gradients are recorded, npz or csv, None: not at all.
+    How gradients are recorded is told by dump: npz or csv, None: not at all.
 
     most: how many replicas a stack may have; locks: keeps two processes from the same stack.
     """
@@ -71,13 +72,10 @@ def main() -> None:
         dataset.name, options.network, options.epochs, options.batch_size, options.seed, options.engine
     )
     sets = [poison_set.load(path, dataset) for path in options.poison]
-    names = [(poisons.attack, poisons.name) for poisons in sets]
+    names = [f"{poisons.attack}/{poisons.name}" for poisons in sets]
     for name in names:
         if names.count(name) > 1:
-            refuse(
-                f"--poison: more than one file would be filed under {'/'.join(name)}; give one of them, or rename"
-                " the other"
-            )
+            refuse(f"--poison: more than one file would be filed under {name}; give one of them, or rename the other")
     together = stacked_sets(options.network, sets)
     workers = device.start(options.gpu, len(together) if options.engine == "stack" else 1)
     check_engine(options)
@@ -95,6 +93,8 @@ def main() -> None:
     dump = options.dump if options.record else None
     locks = Lock(layout.RESULTS / "train.lock")
     poisoning = Poisoning(options.shapings, options.learning_rate, baseline, options.retrain, dump, most, locks)
+    for cell in (cell for poisons in sets for cell in poisoned_cells(training, poisons, poisoning)):
+        cells.check_free(cell.path, cell.settings)
     mine = threading.local()  # each worker has its own engines
 
     def work(index: int, sets: list[PoisonSet]) -> None:
@@ -219,7 +219,8 @@ def stacked_sets(network: str, sets: list[PoisonSet]) -> list[list[PoisonSet]]:
     groups = {}
     for number, poisons in enumerate(sets):
         few = poisons.ratio <= FEW and not NETWORKS[network].filters
-        groups.setdefault((poisons.attack, len(poisons.y)) if few else number, []).append(poisons)
+        alike = (poisons.attack, len(poisons.y), measures_of(poisons))
+        groups.setdefault(alike if few else number, []).append(poisons)
     return list(groups.values())
 
 
@@ -238,14 +239,26 @@ def poisoned_cells(training: Training, poisons: PoisonSet, poisoning: Poisoning)
     return found
 
 
-def columns_of(attack_name: str, recorded: bool) -> tuple[str, ...]:
-    """The columns of a CSV file of results: what is measured beside accuracy, as the attack says, and first of it what
-    the baseline has.
+def measures_of(poisons: PoisonSet) -> tuple[str, ...]:
+    """What is measured beside accuracy, as the attack says; nothing of a set that its command did not make."""
+    attack = attacks().get(poisons.attack)
+    known = attack and {option.name for option in attack.options} <= set(poisons.settings)
+    return attack.measures if known else ()
+
+
+def measured_of(dataset: datasets.Dataset, poisons: PoisonSet, hits: Callable) -> dict[str, float]:
+    """The values of `measures_of` for a model; hits: which rows it gives some labels (`poisons.crafting.Attack`)."""
+    measures = measures_of(poisons)
+    if not measures:
+        return {}
+    return dict(zip(measures, attacks()[poisons.attack].measure(dataset, poisons.settings, hits)))
+
+
+def columns_of(measures: tuple[str, ...], recorded: bool) -> tuple[str, ...]:
+    """The columns of a CSV file of results, last what is measured beside accuracy, and first of it the baseline's.
 
     The paper's analyses of attacks that measure something have no n_poison.
     """
-    attack = attacks().get(attack_name)
-    measures = attack.measures if attack else ()
     more = (f"baseline_{measures[0]}", *measures) if measures else ()
     if not recorded:
         return (*ATTACK_HEADER, *more)
@@ -259,7 +272,7 @@ def train_poisoned(trainer: Trainer, sets: list[PoisonSet], poisoning: Poisoning
     last bit on how many others it shares a product with, and an interrupted sweep must end with the bytes of an
     undisturbed one.
     """
-    header = columns_of(sets[0].attack, bool(poisoning.dump))
+    header = columns_of(measures_of(sets[0]), bool(poisoning.dump))
 
     def unfinished(group: list[Cell]) -> dict[int, Cell]:
         return {replica: cell for replica, cell in enumerate(group) if not cells.finished(cell.path, cell.settings)}
@@ -293,7 +306,6 @@ def train_stack(
     Returns what the header asks for, by name float64 [replica], after each epoch.
     """
     engine, rows = trainer.engine(group), trainer.rows(group)
-    attack = attacks().get(group[0].poisons.attack)
     history, written = [], None
     with concurrent.futures.ThreadPoolExecutor(1) as background:  # gradients are written while the next epoch trains
         for epoch, accuracies, record in trainer.epochs(engine, rows, label, record=bool(dump)):
@@ -305,10 +317,9 @@ def train_stack(
             measured = {"test_acc": accuracies}
             if "train_acc_clean" in header:
                 measured.update(zip(("train_acc_clean", "train_acc_poison"), training_accuracies(engine, rows)))
-            if attack and attack.measures:
-                hits = [partial(engine.hits, replica=replica) for replica in range(len(group))]
-                values = [attack.measure(trainer.dataset, cell.poisons.settings, hit) for cell, hit in zip(group, hits)]
-                measured.update(zip(attack.measures, np.transpose(values)))
+            hits = [partial(engine.hits, replica=replica) for replica in range(len(group))]
+            more = [measured_of(trainer.dataset, cell.poisons, hit) for cell, hit in zip(group, hits)]
+            measured.update({name: np.array([values[name] for values in more]) for name in more[0]})
             history.append({name: np.where(np.isnan(accuracies), np.nan, values) for name, values in measured.items()})
             if written is not None:
                 written.result()
@@ -333,11 +344,9 @@ def result_lines(
     baseline: baselines.Baseline,
 ) -> list[list]:
     """The lines of a cell's CSV file, an epoch each; the last of one that diverged has nan for its accuracies."""
-    attack = attacks().get(cell.poisons.attack)
     line = {"n_poison": len(cell.poisons.y), "baseline_acc": baseline.accuracy}
-    if attack and attack.measures:
-        first, *_ = attack.measure(dataset, cell.poisons.settings, baseline.hits)
-        line[f"baseline_{attack.measures[0]}"] = first
+    before = measured_of(dataset, cell.poisons, baseline.hits)
+    line.update({f"baseline_{name}": value for name, value in before.items()})
     lines = []
     for epoch, measured in enumerate(history, 1):
         line.update({name: round(float(values[replica]), 6) for name, values in measured.items()}, epoch=epoch)

@@ -14,7 +14,7 @@ BETA_1, BETA_2, EPSILON = 0.9, 0.999, 1e-8  # Adam's (Kingma and Ba 2015), with 
 class Optimizer:
     """adam or sgd for a list of variables.
 
-    Steps: int64, how many updates were made; moments: Adam's two for each parameter, sgd has none.
+    `steps`, int64, is how many updates were made; moments: Adam's two for each parameter, sgd has none.
     """
 
     def __init__(self, name: str, learning_rate: float, parameters: list[tf.Variable]) -> None:

@@ -33,6 +33,11 @@ if TYPE_CHECKING:
 
 UNDEFENDED_TEXT = "undefended"
 NOISE_MULTIPLIER, NOISE_STD = "noise_multiplier", "noise_std"
+# Settings of a training, which a kind's parameters stand beside
+RESERVED = {
+    "dataset", "network", "engine", "optimizer", "batch_size", "epochs", "seed", "learning_rate", "shaping", "kind",
+    "delta", "model", "attack", NOISE_MULTIPLIER, NOISE_STD,
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -58,6 +63,8 @@ def kind(parameters: dict[str, Callable[[str], float]], sensitivity: Callable[..
 
     def register(weigh: Callable[..., tf.Tensor]) -> Callable[..., tf.Tensor]:
         name = weigh.__name__.replace("_", "-")
+        if name in KINDS or name == UNDEFENDED_TEXT or RESERVED & set(parameters):
+            raise ValueError(f"{name}: there is a kind or a setting of this name or of a parameter's; choose another")
         KINDS[name] = Kind(name, weigh, parameters, sensitivity)
         return weigh
 
@@ -161,7 +168,10 @@ class Shaping:
         if not self.defended:
             return f"vanilla_{training}"
         if self.kind == "clip" and self.clip_norm < math.inf:
-            return f"dp_{training}_{layout.EPSILON_BUDGET}_{layout.DELTA}_{self.clip_norm}_{self.noise_multiplier}"
+            noise_multiplier = self.noise_multiplier
+            if _times(noise_multiplier, self.sensitivity) != self.noise_std:  # twelve digits do not tell it from others
+                noise_multiplier = self.noise_std / self.clip_norm
+            return f"dp_{training}_{layout.EPSILON_BUDGET}_{layout.DELTA}_{self.clip_norm}_{noise_multiplier}"
         name, *rest = self.text.split(":")
         return "_".join([name, training, *rest])
 

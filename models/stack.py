@@ -79,10 +79,10 @@ class Stack:
 
         Rows must follow (`Rows.keep`).
         """
-        for values in (*self.parameters, *self.optimizer.moments, self.noise_stds):
-            values.assign(tf.gather(values, replicas))
         if list(replicas) != sorted(set(replicas)):
             raise ValueError("replicas to keep must be in ascending order")
+        for values in (*self.parameters, *self.optimizer.moments, self.noise_stds):
+            values.assign(tf.gather(values, replicas))
         first = 0
         for group in self.groups:
             count = int(group.count)

@@ -19,5 +19,7 @@ def attacks() -> dict[str, Attack]:
         if module.name != "__main__":
             content = vars(importlib.import_module(f"{__name__}.{module.name}"))
             for attack in content.get("ATTACKS", (content["ATTACK"],) if "ATTACK" in content else ()):
+                if attack.name in found:
+                    raise ValueError(f"two attacks are called {attack.name}: give one of them another name")
                 found[attack.name] = attack
     return found

@@ -14,6 +14,7 @@ The paper's own files load too: see `poisons/foreign_files.py`.
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -23,6 +24,8 @@ from command_line import BadInput, refuse
 from datasets import Dataset
 from files import Unreadable, file_sha256, read_npz, sha256, write_npz
 from poisons import attacks
+
+NAME = r"[\w+-][\w.+-]*"  # of what becomes a folder of results
 
 
 @dataclass(frozen=True)
@@ -125,6 +128,11 @@ def load(path: Path, dataset: Dataset) -> PoisonSet:
         refuse(f"{path}: not a poison file; it must end in one of {', '.join(readers)}")
     settings, x, y = readers[path.suffix](path, dataset)
     x, y = check(path, x, y, dataset)
+    for what, name in (("attack", settings["attack"]), ("file", path.stem), ("task", settings.get("task", "none"))):
+        if not re.fullmatch(NAME, str(name)):
+            refuse(
+                f"{path}: its {what} is called {name!r}, and its results a folder likewise; use letters, digits, . _ -"
+            )
     return PoisonSet(
         settings["attack"], path.stem, x, y, file_sha256(path), settings, dataset.name, len(dataset.y_train)
     )

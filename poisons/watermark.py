@@ -65,6 +65,8 @@ def craft(
                 refuse(f"{option} {label}: {dataset.name} has classes 0 to {dataset.classes - 1}; choose one of them")
         base, target = (np.flatnonzero(dataset.y_train == label)[: PAIRS[pairs]] for label in classes)
     task = f"a_pair_{base[0]}_{target[0]}" if pairs == "one" else f"pairs_of_{len(base)}"
+    if pairs == "multi" and tuple(classes) != defaults:  # a file of its own
+        task += f"_{classes[0]}_{classes[1]}"
     return Poisons(dataset.y_train[base], rows=base, target_rows=target, settings={"task": task, "alpha": alpha})
 
 

@@ -99,7 +99,7 @@ def draw_heat_map(tables: dict[str, Table], _: Results):
     if rows.empty:
         return None
     figure, (axes,) = plotting.panels(rows.attack.nunique(), height=2.9)
-    rows, stds = rows.assign(noise_std=(rows.noise_multiplier * rows.clip_norm).round(10)), sorted(NOISE_STDS)
+    rows, stds = rows.assign(noise_std=(rows.noise_multiplier * rows.clip_norm).round(15)), sorted(NOISE_STDS)
     for axis, (attack, finals) in zip(axes, rows.groupby("attack")):
         grid = finals.pivot(index="clip_norm", columns="noise_std", values="mean").reindex(
             index=CLIP_NORMS, columns=stds
@@ -168,7 +168,7 @@ def draw_examples(tables: dict[str, Table], results: Results):
     )
     figure, ((axis,),) = plotting.panels(1, width=7.5, height=0.2 * len(rows) + 0.8)
     for place, (_, cell) in enumerate(reversed(rows)):
-        quantiles = results.analyses.lines.loc[cell, QUANTILES].median()
+        quantiles = results.analyses.lines.loc[[cell], QUANTILES].median()
         for offset, colour, norms in ((0.18, "0.6", quantiles.iloc[:5]), (-0.18, "black", quantiles.iloc[5:10])):
             low, lower, middle, upper, high = norms
             axis.plot([low, high], [place + offset] * 2, color=colour, lw=0.8)

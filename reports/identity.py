@@ -51,8 +51,9 @@ def default_set(settings: dict) -> bool:
     attack = attacks().get(settings["attack"])
     if attack is None or "poison" not in settings:
         return False
-    wanted = attack.settings(settings["dataset"], settings["ratio"], settings["seed"])
-    return {name: wanted[name] for name in wanted if name not in ("attack", "dataset")} == settings["poison"]
+    asked = (settings["dataset"], settings["ratio"], settings["seed"])
+    wanted = {name: value for name, value in attack.settings(*asked).items() if name not in ("attack", "dataset")}
+    return wanted == settings["poison"] and settings["poison_set"] == attack.default_path(*asked).stem
 
 
 def with_protocol(cells: pd.DataFrame) -> pd.DataFrame:

@@ -7,6 +7,7 @@ import itertools
 import pandas as pd
 
 from models.shaping import UNDEFENDED, Shaping
+from poisons import attacks
 from reports import Table, frames, verdicts
 from reports.frames import SHAPING
 from reports.identity import other_table
@@ -41,16 +42,22 @@ def tables(results: Results) -> list[Table]:
     lines, cells = results.trainings.lines, results.trainings.cells
     reached = lines.epoch[lines.test_acc >= lines.baseline_acc]
     cells["baseline_reached_at_epoch"] = reached[~reached.index.duplicated()]
+    measures = [name for attack in attacks().values() for name in attack.measures if name in lines]
+    last = lines[~lines.index.duplicated(keep="last")][measures].apply(pd.to_numeric, errors="coerce")
+    cells = results.trainings.cells = cells.join(last.add_prefix("final_"))
     usual = of_protocol(cells)
     indiscriminate = indiscriminate_table(cells[usual & (cells.seed == layout.SEED)])
-    others = other_table("other_trainings", cells[~usual], ["best_acc", "final_acc"], {"diverged": ("diverged", "sum")})
+    means = ["best_acc", "final_acc", *last.add_prefix("final_")]
+    others = other_table("other_trainings", cells[~usual], means, {"diverged": ("diverged", "sum")})
     return [indiscriminate, seeds_table(cells[usual]), crafting_table(results, indiscriminate), *others]
 
 
 def of_protocol(cells: pd.DataFrame) -> pd.Series:
     """Which trainings are of the paper's sweep, or of its like with another attack, ratio, clip norm, noise or seed."""
     usual = cells.eval("as_published and at_rate and default_set and epochs == paper_epochs")
-    return usual & cells.eval(f"dataset == '{layout.SUBTASK}' and start == 'scratch' and baseline == 'kept'")
+    usual &= cells.eval(f"dataset == '{layout.SUBTASK}' and start == 'scratch' and baseline == 'kept'")
+    measure = [name for name, attack in attacks().items() if attack.measures]  # more than this table can show
+    return usual & ~cells.attack.isin(measure)
 
 
 def planned() -> pd.DataFrame:
@@ -99,7 +106,10 @@ def crafting_table(results: Results, indiscriminate: Table) -> Table:
     """A row for each poison set whose crafting was measured here, with what it does to an undefended training."""
     found = [pd.DataFrame(columns=["attack", "poison_set", "ratio"])]
     for path in sorted((layout.RESULTS / "ipoisoning").glob("*/crafting.csv")):
-        measured = pd.read_csv(path, float_precision="round_trip").assign(source=place(path))
+        try:
+            measured = pd.read_csv(path, float_precision="round_trip").assign(source=place(path))
+        except (ValueError, UnicodeError):  # pandas' own errors are ValueErrors
+            measured = pd.DataFrame()
         if set(found[0]) <= set(measured):
             found.append(measured)
         else:

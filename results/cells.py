@@ -15,6 +15,7 @@ from collections.abc import Iterable
 from importlib import metadata
 from pathlib import Path
 
+from command_line import refuse
 from files import file_sha256, read_json, text_sha256, write_csv, write_json
 from results import folded, layout
 from results.folded import Result
@@ -26,6 +27,10 @@ KNOWN = re.compile(
     r"|.*\.png|attack_w_\d+(\.csv|\.run\.json)|.*\.lock"
 )
 RESULTS = re.compile(r"(attack_results|analysis_results|attack_w_\d+)\.csv")
+
+
+# What a result may be made anew with: how it is kept, and files that another machine makes with other last bits
+MAY_DIFFER = {"dump", "stop_at_first", "baseline_acc", "baseline_sha256", "poison_sha256", "model_sha256"}
 
 
 class Unfinished(Exception):
@@ -55,8 +60,24 @@ def finished(path: Path, settings: dict) -> bool:
         return False
     if path.name != layout.ANALYSIS_RESULTS:
         return True
-    reduced = {layout.MAGNITUDES, layout.ORIENTATIONS, layout.PER_EXAMPLE} <= set(result.texts)
-    return reduced or (path.parent / layout.PARAM_UPDATES).is_dir()
+    extracts = {layout.MAGNITUDES, layout.ORIENTATIONS}
+    if settings["dump"] == "npz":  # the paper's layout has no single examples
+        extracts.add(layout.PER_EXAMPLE)
+    return extracts <= set(result.texts) or (path.parent / layout.PARAM_UPDATES).is_dir()
+
+
+def check_free(path: Path, settings: dict) -> None:
+    """Refuse to replace a finished result by one of other settings; one that differs in MAY_DIFFER is made anew."""
+    try:
+        known = find(path).settings
+    except Unfinished:
+        return
+    for name in known:
+        if name in settings and name not in MAY_DIFFER and known[name] != settings[name]:
+            refuse(
+                f"{path}: holds a result with another {name} ({known[name]!r}, not {settings[name]!r}); rename the"
+                " poison file, take that folder away, or give RESULTS=another folder"
+            )
 
 
 def begin(folder: Path) -> None:

@@ -5,7 +5,7 @@
 
 Every result below the results folder that is whole becomes a line of a runs.csv: its settings, seconds and checksums.
 CSV files of the paper's seed stay where they are, those of other seeds become lines of seeds.csv, targets lines of
-trials.csv, quantiles over single examples lines of examples.csv (see results/README.md). A sweep that goes on, the
+trials.csv, quantiles over single examples lines of examples.csv. A sweep that goes on, the
 analyses and the report read both forms alike, so this may be done at any time, but not while a sweep is running, and a
 kill in the middle of it loses nothing: the same command again finishes it.
 """
@@ -57,11 +57,16 @@ def fold(runs: Path, results: list[Result]) -> None:
     loose = [result for result in results if layout.run_file(result.path).exists()]
     if not loose:
         return
+    _, damaged = folded.read(runs)
+    lost = [(path, why) for path, why in damaged if not layout.run_file(path).exists()]
+    if lost:
+        (path, why), *more = lost
+        refuse(f"{runs}: {path} is {why} (and {len(more)} more); restore what is missing, or delete its lines")
     kept = folded.headers_agree(results)
     folded.write(runs, kept)
     whole, _ = folded.read(runs)
     for result in loose:
-        if result not in kept or whole[result.path].run["results"] != result.run["results"]:
+        if result.path not in whole or whole[result.path].run != result.run:
             continue
         layout.run_file(result.path).unlink()
         for name in layout.folded_files(result.path, result.settings["seed"]):

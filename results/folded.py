@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import csv
 import io
+import itertools
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -94,7 +95,9 @@ def _read(runs: Path) -> tuple[dict[Path, tuple | None], dict[Path, Result], lis
                     header, lines = tables[table]
                     texts[name] = "".join(part + "\n" for part in (header, *lines.get(number, ())))
                 else:
-                    texts[name] = path.with_name(name).read_text()
+                    kept = path.with_name(name)
+                    stamps[kept] = _stamp(kept)
+                    texts[name] = kept.read_text()
                 if text_sha256(texts[name]) != digest:
                     raise ValueError(f"{name} is cut off or altered, its SHA-256 is not the one in {runs.name}")
             found[path] = Result(path, run, texts, moved.get(path.name, path))
@@ -141,11 +144,13 @@ def write(runs: Path, results: list[Result]) -> None:
     The tables are written first: until runs.csv is, the old one stands, and what it vouches for is still in them.
     """
     known = numbers(runs)
-    fresh = iter(range(max(known.values(), default=0) + 1, max(known.values(), default=0) + 1 + len(results)))
+    fresh = itertools.count(max(known.values(), default=0) + 1)
     places = {result.path: str(result.path.relative_to(runs.parent)) for result in results}
-    numbered = sorted(
-        (known.get(places[result.path]) or next(fresh), result) for result in sorted(results, key=_by_path)
-    )
+    taken: dict[int, Result] = {}
+    for result in sorted(results, key=_by_path):
+        number = known.get(places[result.path])
+        taken[next(fresh) if number is None or number in taken else number] = result
+    numbered = sorted(taken.items(), key=lambda pair: pair[0])
     tables: dict[Path, list[str]] = {}
     for number, result in numbered:
         for name, table in layout.folded_files(result.path, result.settings["seed"]).items():
@@ -189,17 +194,8 @@ def _column_order(name: str) -> int:
     """Number and path first, then the settings as they are, then what else run.json holds."""
     if name in ("run", "path"):
         return 0
-    if name == "checksum":
-        return 5
-    return (
-        4
-        if name.startswith(TEXT_STARTS[1])
-        else 3
-        if name.startswith(TEXT_STARTS[0])
-        else 2
-        if name in NOT_SETTINGS
-        else 1
-    )
+    ends = [NOT_SETTINGS, (TEXT_STARTS[0],), (TEXT_STARTS[1],), ("checksum",)]
+    return next((place for place, starts in enumerate(ends, 2) if name.startswith(starts)), 1)
 
 
 def _flattened(run: dict) -> dict[str, str]:
@@ -244,14 +240,14 @@ def _is_text(column: str) -> bool:
 
 
 def _as_cell(column: str, value) -> str:
-    if isinstance(value, str) and (_is_text(column) or _json(value) is None):
+    if value not in ("", "null") and isinstance(value, str) and (_is_text(column) or _json(value) is None):
         return value
     return json.dumps(value)
 
 
 def _from_cell(column: str, cell: str):
-    if _is_text(column):
-        return cell if cell != "null" else None
+    if _is_text(column) and cell not in ("null", '""', '"null"'):
+        return cell
     decoded = _json(cell)
     return cell if decoded is None else decoded[0]
 

@@ -52,30 +52,6 @@ def reached_suffix(epoch: int, accuracy: float, epsilon: float) -> str:
     return f"_epoch_{epoch}_acc_{accuracy:.4f}_eps_{epsilon}"
 
 
-def label_flips_file(dataset_name: str, ratio: float, seed: int) -> Path:
-    """The poison file of random label flips on a data set, e.g. fashion_mnist_3_4.1.0_random_0.4.npz."""
-    return POISONS / "indiscriminate" / "label-flips" / (seeded(f"{dataset_name}_random_{ratio}", seed) + ".npz")
-
-
-def steinhardt_file(attack: str, epsilon: float, quantile: float, seed: int) -> Path:
-    """The poison file of a slab or minmax attack, named as the paper's authors name theirs:
-    fmnist_34_attack_eps40_quantile65_rho_slab.npz.
-    """
-    kind = "minmax" if attack == "minmax" else "rho_slab"
-    name = f"fmnist_34_attack_eps{_hundredths(epsilon)}_quantile{_hundredths(quantile)}_{kind}"
-    return POISONS / "indiscriminate" / attack / (seeded(name, seed) + ".npz")
-
-
-def watermark_file(dataset_name: str, task: str, alpha: float) -> Path:
-    """The poison file of watermarked pairs, e.g. watermarks/fashion_mnist_3_4.1.0/pairs_of_100_alpha_0.4.npz."""
-    return WATERMARKS / dataset_name / f"{task}_alpha_{alpha}.npz"
-
-
-def backdoor_file(dataset_name: str, label: int, ratio: float, patch: int, seed: int) -> Path:
-    """The poison file of stamped rows, e.g. backdoors/fashion_mnist/4_0.01_14.npz."""
-    return BACKDOORS / dataset_name / (seeded(f"{label}_{ratio}_{patch}", seed) + ".npz")
-
-
 def targeted_file(attack: str, dataset_name: str, model: str, budget: str, target: int) -> Path:
     """The poison file of a target, against one clean model."""
     return POISONS / "targeted" / attack / dataset_name / model / budget / f"poisons_for_{target}.npz"
@@ -86,12 +62,6 @@ def run_file(results: Path) -> Path:
     folder of many targets.
     """
     return results.with_suffix(".run.json") if results.name.startswith("attack_w_") else results.with_name(RUN)
-
-
-def _hundredths(share: float) -> str:
-    """0.01 as 01, 0.4 as 40, 0.125 as 12.5."""
-    whole, _, rest = f"{100 * share:.10g}".partition(".")
-    return whole.zfill(2) + (f".{rest}" if rest else "")
 
 
 def crafting_file(attack: str) -> Path:
@@ -109,7 +79,7 @@ def cell_file(settings: dict) -> Path:
         return _targeted_file(settings)
     if settings["dump"] is None:
         again = "_retrain" * (settings["start"] == "retrain")
-        folder = RESULTS / "ipoisoning" / settings["attack"] / f"{settings['poison_set']}{again}"
+        folder = RESULTS / "ipoisoning" / settings["attack"] / f"{_set_folder(settings)}{again}"
         return folder / settings["model"] / ATTACK_RESULTS
     return _analysis_folder(settings) / settings["model"] / ANALYSIS_RESULTS
 
@@ -124,21 +94,28 @@ def _analysis_folder(settings: dict) -> Path:
     retrained = settings["start"] == "retrain"
     again = "_retrain" * retrained
     poison = settings["poison"]
-    if attack == "collision" and {"task", "alpha"} <= set(poison):
+    if attack == "collision" and poison_set == f"{poison.get('task')}_alpha_{poison.get('alpha')}":
         return ANALYSIS / attack / f"{poison['task']}{again}" / dataset_name / f"alpha_{poison['alpha']}"
     if attack == "insertion":
         return ANALYSIS / attack / dataset_name / (poison_set if retrained else f"{poison_set}_scratch")
-    return ANALYSIS / "ipoisoning" / attack / f"{poison_set}{again}"
+    return ANALYSIS / "ipoisoning" / attack / f"{_set_folder(settings)}{again}"
+
+
+def _set_folder(settings: dict) -> str:
+    """The folder of a poison set: its name, with the data set in front where that is not in it and not the paper's."""
+    dataset_name, poison_set = settings["dataset"], settings["poison_set"]
+    return poison_set if dataset_name == SUBTASK or dataset_name in poison_set else f"{dataset_name}_{poison_set}"
 
 
 def _targeted_file(settings: dict) -> Path:
     """The trials of a target, a line each, or the gradient analysis of one re-training."""
+    epochs = settings["epochs"]
+    shortened = f"_epochs_{epochs}" * (epochs != RETRAIN_EPOCHS)
     place = Path(settings["dataset"]) / seeded(settings["model"], settings["seed"])
     if settings["dump"] is not None:
-        return ANALYSIS / "tpoisoning" / settings["attack"] / place / ANALYSIS_RESULTS
-    epochs = settings["epochs"]
-    budget = targeted_budget(settings["budget"], settings["target_class"])
-    budget += f"_epochs_{epochs}" * (epochs != RETRAIN_EPOCHS)
+        folder = ANALYSIS / "tpoisoning" / settings["attack"] / place
+        return folder.with_name(folder.name + shortened) / ANALYSIS_RESULTS
+    budget = targeted_budget(settings["budget"], settings["target_class"]) + shortened
     folder = RESULTS / "tpoisoning" / settings["attack"] / settings["mode"] / place / budget
     return folder / f"attack_w_{settings['target']}.csv"
 

@@ -7,6 +7,7 @@ import sys
 import pytest
 from conftest import REPOSITORY, refused
 
+from command_line import BadInput
 from files import Lock, write_csv
 from results import cells, fold, folded, layout
 
@@ -68,7 +69,10 @@ def several() -> list:
     found = [write(training(clip_norm, seed), seed / 1000) for clip_norm in (None, 1.0) for seed in (215, 3)]
     found += [write(trial(target, mode)) for target in (7, 12) for mode in ("oneshot", "multipoison")]
     poison = {"task": "pairs_of_100", "alpha": 0.4}
-    recorded = [training(attack="collision", poison=poison, dump="npz"), training(attack="slabs", dump="csv", seed=4)]
+    recorded = [
+        training(attack="collision", poison=poison, dump="npz", poison_set="pairs_of_100_alpha_0.4"),
+        training(attack="slabs", dump="csv", seed=4),
+    ]
     return found + [write(settings, extracts=True) for settings in recorded]
 
 
@@ -180,6 +184,40 @@ def test_a_kill_at_any_write_or_deletion_loses_nothing(ground, monkeypatch):
     assert {path: everything()[path] for path in before} == before
     run_fold()
     assert {path: everything()[path] for path in before} == before and len(everything()) == len(before) + 1
+
+
+def test_folding_again_does_not_drop_what_is_missing_for_the_moment(ground):
+    kept = write(training())
+    write(training(1.0, seed=3))
+    run_fold()
+    text = kept.read_text()
+    kept.unlink()
+    write(training(2.0, seed=3))
+    with pytest.raises(BadInput, match="restore what is missing"):
+        run_fold()
+    kept.write_text(text)
+    run_fold()
+    assert len(everything()) == 3
+
+
+def test_numbers_that_a_merge_made_equal_are_given_anew(ground):
+    paths = [write(training(clip_norm)) for clip_norm in (None, 1.0)]
+    run_fold()
+    table = layout.runs_file(paths[0])
+    lines = table.read_text().splitlines()
+    table.write_text("\n".join([lines[0], *("1," + line.partition(",")[2] for line in lines[1:])]) + "\n")
+    write(training(2.0))
+    run_fold()
+    assert sorted(folded.numbers(table).values()) == [1, 2, 3] and len(everything()) == 3
+
+
+def test_a_finished_result_is_not_replaced_by_one_of_other_settings(ground):
+    path, known = write(training()), training()
+    run_fold()
+    cells.check_free(path, known)
+    cells.check_free(path, {**known, "poison_sha256": "1" * 64})  # crafted on another machine
+    with pytest.raises(BadInput, match="holds a result with another poison .*rename the poison file"):
+        cells.check_free(path, {**known, "poison": {}})
 
 
 @pytest.mark.parametrize("what", ["seeds.csv", "runs.csv", "trials.csv", "examples.csv"])

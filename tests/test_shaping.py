@@ -41,7 +41,7 @@ SPELLED = [
     ("4", Shaping.clip(4), "dp_lr_300_40_0.01_1000.0_1e-05_4.0_0.0"),
     ("0.1", Shaping.clip(0.1), "dp_lr_300_40_0.01_1000.0_1e-05_0.1_0.0"),
     ("4:0.0025", Shaping.clip(4, 0.01), "dp_lr_300_40_0.01_1000.0_1e-05_4.0_0.0025"),
-    ("3:noise_std=0.1", Shaping.clip(3, 0.1), "dp_lr_300_40_0.01_1000.0_1e-05_3.0_0.0333333333333"),
+    ("3:noise_std=0.1", Shaping.clip(3, 0.1), "dp_lr_300_40_0.01_1000.0_1e-05_3.0_0.03333333333333333"),
     ("undefended:noise_std=0.1", Shaping("clip", (math.inf,), 0.1), "undefended_lr_300_40_0.01_noise_std=0.1"),
     ("auto-s:0.01", Shaping("auto-s", (0.01,)), "auto-s_lr_300_40_0.01_0.01"),
     ("auto-s:0.01:0.5", Shaping("auto-s", (0.01,), 0.5), "auto-s_lr_300_40_0.01_0.01_0.5"),
@@ -63,6 +63,23 @@ def test_a_shaping_goes_from_text_to_value_and_back(text, value, name, kinds):
 def test_every_amount_of_noise_has_a_text_that_gives_it_back(clip_norm, noise_std):
     value = Shaping.clip(clip_norm, noise_std)
     assert shaping.shaping(value.text) == value
+
+
+def test_shapings_that_differ_in_a_late_digit_have_names_of_their_own():
+    names = {shaping.shaping(text).model_name("lr") for text in ("0.3:noise_std=0.1", "0.3:0.333333333333")}
+    assert len(names) == 2
+
+
+def test_names_that_are_taken_are_no_kinds(kinds):
+    def clip(batch, epochs):
+        return 1.0
+
+    for parameters in ({}, {"epochs": POSITIVE}):
+        with pytest.raises(ValueError, match="choose another"):
+            shaping.kind(parameters)(clip)
+    clip.__name__ = "other"
+    with pytest.raises(ValueError, match="choose another"):
+        shaping.kind({"epochs": POSITIVE})(clip)
 
 
 @pytest.mark.parametrize(

@@ -99,6 +99,39 @@ def test_two_files_of_one_name_are_refused(workplace, tmp_path_factory):
     assert not list(workplace.folder.iterdir())
 
 
+def test_an_own_file_of_a_kept_sets_name_replaces_no_result(workplace, tmp_path_factory):
+    workplace.succeed(*SUBTASK, "--poison", FLIPS, "--epochs", "1")
+    before = workplace.written()
+    own = tmp_path_factory.mktemp("own") / FLIPS.name
+    poison_set.save(own, {"attack": "label-flips", "dataset": layout.SUBTASK}, [0] * 540, rows=range(540))
+    message = refused_last(workplace.run(*SUBTASK, "--poison", own, "--epochs", "1"))
+    assert "holds a result with another" in message and "rename the poison file" in message
+    assert workplace.written() == before
+
+
+@pytest.mark.parametrize("name", ["../../escaped", "a/b", "..", ""])
+def test_a_poison_file_does_not_choose_where_is_written(name, workplace, tmp_path_factory):
+    path = tmp_path_factory.mktemp("own") / "flips.npz"
+    poison_set.save(path, {"attack": name, "dataset": layout.SUBTASK}, [0], rows=[0])
+    assert "attack is called" in refused(workplace.run(*SUBTASK, "--poison", path))
+    assert not list(workplace.folder.iterdir())
+
+
+def test_sets_that_no_command_made_are_measured_by_accuracy_alone(workplace, tmp_path_factory):
+    path = tmp_path_factory.mktemp("own") / "insertion/own.pkl"
+    path.parent.mkdir()
+    path.write_bytes(pickle.dumps((np.full((3, 784), 0.5), np.array([0, 1, 0]))))
+    workplace.succeed(*SUBTASK, "--poison", path, "--epochs", "1", MODELS=REPOSITORY / "models")
+    (table,) = workplace.written().values()
+    assert table.decode().splitlines()[0].endswith("train_acc_poison,epsilon")
+
+
+def refused_last(done):
+    """The refusal behind lines of progress."""
+    done.stderr = done.stderr.splitlines()[-1]
+    return refused(done)
+
+
 def test_repeated_settings_are_trained_once(workplace):
     workplace.succeed(*SUBTASK, "--poison", FLIPS, FLIPS, "--clip-norm", "1", "1.0", "--epochs", "1")
     assert len(workplace.written()) == 1
