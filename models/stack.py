@@ -75,12 +75,12 @@ class Stack:
         self.optimizer.reset()
 
     def keep(self, replicas: Sequence[int]) -> None:
-        """Go on with these replicas only, numbered from 0, in ascending order, until the next reset.
+        """Go on with these replicas only, numbered from 0 in the order given, until the next reset.
 
         Rows must follow (`Rows.keep`).
         """
-        if list(replicas) != sorted(set(replicas)):
-            raise ValueError("replicas to keep must be in ascending order")
+        if len(self.groups) > 1 and list(replicas) != sorted(set(replicas)):
+            raise ValueError("replicas of several kinds must be kept in ascending order")
         for values in (*self.parameters, *self.optimizer.moments, self.noise_stds):
             values.assign(tf.gather(values, replicas))
         first = 0

@@ -16,6 +16,7 @@ import sys
 import time
 from pathlib import Path
 
+import pandas
 import pytest
 from conftest import REPOSITORY, Workplace, copied_suite, refused
 
@@ -262,9 +263,9 @@ def test_a_diverging_training_is_recorded_and_stops_only_itself(workplace, recor
         len(lines) == 5 and float(lines[-1].split(",")[3]) > 0.9 for lines in tables.values()
     )
     workplace.succeed("python3", "report.py", **kept)
-    table = (workplace.results / "tables/indiscriminate.csv").read_text()
-    assert [line.split(",")[3] for line in table.splitlines() if ",diverged," in line] == ["1e+38"]
-    assert "1 diverged" in (workplace.results / "report.html").read_text()
+    table = pandas.read_csv(workplace.results / "tables/other_trainings.csv")  # of four epochs instead of the paper's
+    assert table.set_index("noise_multiplier").diverged.to_dict() == {0.0: 0, 1e38: 1} and len(table) == 3
+    assert "other_trainings" in (workplace.results / "report.html").read_text()
     again = workplace.succeed(*command, "--undefended", "--clip-norm", "0.1", "--noise-std", "0", "1e37", **kept)
     assert "3 trainings finished before" in again.stderr
     refusal = refused_last(workplace.run(*TRAIN, "--clip-norm", "0.1", "--noise-std", "1e37", "--epochs", "2"))

@@ -7,6 +7,8 @@ the bytes of a run without Slurm.
 
 from __future__ import annotations
 
+import csv
+import io
 import os
 import pwd
 import re
@@ -208,7 +210,8 @@ def finished(results: Path) -> dict[str, tuple[bytes, dict]]:
     Every target of every model is there, with every trial once, and nothing else but what a killed process may leave.
     """
     paths = sorted(results.rglob("attack_w_*.csv"))
-    found = [(path, cells.whole(path)["settings"], cells.read(path)) for path in paths]
+    whole = [cells.of_files(path) for path in paths]
+    found = [(one.path, one.settings, list(csv.DictReader(io.StringIO(one.text)))) for one in whole]
     targets: dict[Path, list[int]] = {}
     for path, settings, lines in found:
         assert [line["poison"] for line in lines] == [str(trial) for trial in range(POISONS + 1)], path
