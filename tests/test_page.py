@@ -124,7 +124,7 @@ def test_it_prints_with_every_table_open(browser):
 
 
 def printed_page(browser) -> str:
-    """The page as a PDF: Chromium gives up after ten seconds, which a busy machine may take for 1,500 rows, so again."""
+    """The page as a PDF: Chromium gives up after ten seconds, too few on a busy machine, so again."""
     from selenium.common.exceptions import TimeoutException
 
     for _ in range(5):
