@@ -32,11 +32,9 @@ import datasets
 from command_line import COUNT, INDEX, POSITIVE, SEED, Parser, refuse, run
 from files import Lock, write_csv
 from models import baselines, device, memory
-from models.protocols import NETWORKS
 from models.shaping import UNDEFENDED, Shaping, shaping
 from models.trainer import Cell, Trainer, Training
 from poisons import poison_set, shafahi
-from poisons.crafting import add_options
 from results import cells, layout, param_updates
 
 TARGETS = 100  # the paper's
@@ -132,19 +130,7 @@ def main() -> None:
 
 def parse():
     parser = Parser(__doc__)
-    networks = tuple(name for name, network in NETWORKS.items() if not network.filters)
-    names = f"one of {', '.join(datasets.NAMES)} (default: %(default)s)"
-    parser.add_argument("--dataset", default="purchases", help=names)
-    parser.add_argument("--network", required=True, choices=networks)
-    add_options(parser, shafahi.OPTIONS)
-    parser.add_argument(
-        "--learning-rate",
-        type=POSITIVE,
-        help="of the clean model and its re-training (default: the paper's, twice as high under DP-SGD)",
-    )
-    parser.add_argument(
-        "--gpu", type=int, metavar="INDEX", help="CUDA device (default: any; the CPU where there is none)"
-    )
+    shafahi.add_victim_options(parser)
     parser.add_argument(
         "--mode", required=True, choices=MODES, help="one poison at a time, or the k nearest together for k = 1, 2, ..."
     )
@@ -256,10 +242,8 @@ def attack_target(attack: Attack, target: int, mine: threading.local) -> tuple[l
     poisons = attack.poisons(target)
     cell = attack.cell(target, poisons)
     path = cell.path
-    whole = {
-        **cell.settings,
-        "stop_at_first": False,
-    }  # every trial was run: that answers a request for the first success, too
+    # Where every trial was run, that answers a request for the first success, too
+    whole = {**cell.settings, "stop_at_first": False}
     if cells.finished(path, cell.settings) or cells.finished(path, whole):
         return lines_of(path), 0.0
     cells.check_free(path, cell.settings)

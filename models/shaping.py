@@ -158,9 +158,8 @@ class Shaping:
         }
 
     def model_name(self, training: str) -> str:
-        """The name of a model that was trained with it.
-
-        Training: network, batch size, epochs and rate, such as lr_300_40_0.01.
+        """The name of a model that was trained with it; `training` is network, batch size, epochs and rate, such as
+        lr_300_40_0.01.
 
         The paper's names for the paper's shapings: vanilla_<training>, and dp_<training>_<epsilon budget>_<delta>_<clip
         norm>_<noise multiplier>.

@@ -27,7 +27,7 @@ import numpy as np
 import datasets
 from command_line import COUNT, INDEX, NOT_NEGATIVE, POSITIVE, SHARE, Parser, refuse, run
 from poisons import poison_set
-from poisons.crafting import Option, add_options
+from poisons.crafting import Option, add_dataset, add_options
 from results import layout
 
 if TYPE_CHECKING:
@@ -69,6 +69,24 @@ OPTIONS = (
     Option("tolerance", POSITIVE, "relative change at which to stop", Budget.tolerance),
     Option("watermark", SHARE, "share of the target blended into each base row", Budget.watermark),
 )
+
+
+def add_victim_options(parser: Parser) -> None:
+    """Add what is attacked, and by what: the options that crafting and attacking have in common."""
+    from models.protocols import NETWORKS
+
+    networks = tuple(name for name, network in NETWORKS.items() if not network.filters)
+    add_dataset(parser, "purchases")
+    parser.add_argument("--network", required=True, choices=networks)
+    add_options(parser, OPTIONS)
+    parser.add_argument(
+        "--learning-rate",
+        type=POSITIVE,
+        help="of the clean model and its re-training (default: the paper's, twice as high under DP-SGD)",
+    )
+    parser.add_argument(
+        "--gpu", type=int, metavar="INDEX", help="CUDA device (default: any; the CPU where there is none)"
+    )
 
 
 def budget_of(options) -> Budget:
@@ -222,17 +240,11 @@ def poison_file(
 
 def main() -> None:
     from models import baselines, device
-    from models.protocols import NETWORKS
     from models.shaping import UNDEFENDED, shaping
     from models.trainer import Training
 
     parser = Parser(__doc__)
-    parser.add_argument(
-        "--dataset", default="purchases", help=f"one of {', '.join(datasets.NAMES)} (default: %(default)s)"
-    )
-    parser.add_argument(
-        "--network", required=True, choices=tuple(name for name, network in NETWORKS.items() if not network.filters)
-    )
+    add_victim_options(parser)
     parser.add_argument(
         "--shaping",
         type=shaping,
@@ -240,13 +252,6 @@ def main() -> None:
         help="of the attacked model, as train.py reads it (default: undefended)",
     )
     parser.add_argument("--target", type=INDEX, nargs="+", required=True, help="rows of the test set")
-    add_options(parser, OPTIONS)
-    parser.add_argument(
-        "--learning-rate", type=POSITIVE, help="of the clean model (default: the paper's, twice as high under DP-SGD)"
-    )
-    parser.add_argument(
-        "--gpu", type=int, metavar="INDEX", help="CUDA device (default: any; the CPU where there is none)"
-    )
     options = parser.parse_args()
     dataset = datasets.load(options.dataset)
     training = Training.published(dataset.name, options.network)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from argparse import ArgumentTypeError
 from pathlib import Path
@@ -12,6 +13,7 @@ from command_line import BadInput
 from models import checkpoints
 from models.protocols import PROTOCOLS
 from models.shaping import UNDEFENDED, shaping
+from models.trainer import Training
 from reports import Table, frames, identity, verdicts, with_columns
 from reports.frames import SHAPING
 from reports.reading import NUMBERS, TEXTS, Results, place
@@ -61,9 +63,8 @@ def read_model(path: Path) -> dict:
     history = path.with_name(checkpoints.HISTORY)
     epsilon = pd.read_csv(history, index_col="epoch").epsilon[config["best_epoch"]]
     value = shaping(config["shaping"])
-    parts = [str(config[name]) for name in ("network", "batch_size", "epochs", "learning_rate")]
-    name = value.model_name("_".join(parts))
-    name = layout.seeded(name if config["engine"] == "stack" else f"{name}_{config['engine']}", config["seed"])
+    training = Training(**{field.name: config[field.name] for field in dataclasses.fields(Training)})
+    name = training.model_name(value, config["learning_rate"])
     reached = layout.reached_suffix(config["best_epoch"], config["best_test_acc"], epsilon) if value.defended else ""
     folder = layout.model_folder(config["dataset"], name + reached)
     if folder != path.parent:

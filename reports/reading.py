@@ -80,12 +80,9 @@ class Results:
 def read() -> Results:
     """Read every result below the results folder."""
     whole, left_out = read_all()
-    kinds, seen = {kind: [] for kind in COLUMNS}, {}
+    kinds = {kind: [] for kind in COLUMNS}
     for result in whole:
-        same = seen.setdefault(identity.as_text(result.settings), result)
         try:
-            if same is not result:
-                raise Unfinished(f"all its settings are those of {place(same.path)}")
             kinds[kind_of(result)].append((result, text_of(result)))
         except Unfinished as error:
             left_out.append((result.path, str(error)))

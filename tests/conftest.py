@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 REPOSITORY = Path(__file__).resolve().parent.parent
+TRAIN = ("python3", "train.py", "--dataset", "subtask", "--network", "lr")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 

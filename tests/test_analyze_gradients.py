@@ -2,25 +2,12 @@
 
 import numpy as np
 import pytest
-from conftest import REPOSITORY, refused
+from conftest import REPOSITORY, TRAIN, refused
 
 import analyze_gradients
 
 FLIPS = REPOSITORY / "datasets/poisons/indiscriminate/label-flips/fashion_mnist_3_4.1.0_random_0.05.npz"
-RECORD = (
-    "python3",
-    "train.py",
-    "--dataset",
-    "subtask",
-    "--network",
-    "lr",
-    "--poison",
-    FLIPS,
-    "--record",
-    "--undefended",
-    "--clip-norm",
-    "4",
-)
+RECORD = (*TRAIN, "--poison", FLIPS, "--record", "--undefended", "--clip-norm", "4")
 
 
 def extracts(workplace):
@@ -35,19 +22,7 @@ def test_both_layouts_give_the_same_extracts_of_watermarks_in_one_stack(workplac
     files = [
         REPOSITORY / f"datasets/watermarks/fashion_mnist_3_4.1.0/pairs_of_100_alpha_{alpha}.npz" for alpha in (0.1, 1.0)
     ]
-    command = (
-        "python3",
-        "train.py",
-        "--dataset",
-        "subtask",
-        "--network",
-        "lr",
-        "--poison",
-        *files,
-        "--record",
-        "--epochs",
-        "2",
-    )
+    command = (*TRAIN, "--poison", *files, "--record", "--epochs", "2")
     other = Workplace(tmp_path_factory.mktemp("csv"))
     for place, dump in ((workplace, "npz"), (other, "csv")):
         place.succeed(*command, "--dump", dump)

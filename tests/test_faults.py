@@ -18,10 +18,9 @@ from pathlib import Path
 
 import pandas
 import pytest
-from conftest import REPOSITORY, Workplace, copied_suite, refused
+from conftest import REPOSITORY, TRAIN, Workplace, copied_suite, refused
 
 POISON = REPOSITORY / "datasets/poisons/indiscriminate/label-flips/fashion_mnist_3_4.1.0_random_0.1.npz"
-TRAIN = ("python3", "train.py", "--dataset", "subtask", "--network", "lr")
 TARGETED = {
     "NETWORKS": "lr",
     "SHAPINGS": "4",

@@ -5,7 +5,7 @@ import subprocess
 import sys
 
 import pytest
-from conftest import REPOSITORY, refused
+from conftest import REPOSITORY, TRAIN, refused
 
 from command_line import BadInput
 from files import Lock, write_csv
@@ -272,18 +272,7 @@ def test_the_kept_results_are_folded_and_whole():
 
 @pytest.mark.slow
 def test_a_sweep_goes_on_from_folded_results(workplace):
-    command = (
-        "python3",
-        "train.py",
-        "--dataset",
-        "subtask",
-        "--network",
-        "lr",
-        "--undefended",
-        "--epochs",
-        "2",
-        "--poison",
-    )
+    command = (*TRAIN, "--undefended", "--epochs", "2", "--poison")
     flips = REPOSITORY / "datasets/poisons/indiscriminate/label-flips/fashion_mnist_3_4.1.0_random_0.05.npz"
     kept = {"MODELS": REPOSITORY / "models"}
     for seed in ("215", "7"):

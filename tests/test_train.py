@@ -12,12 +12,12 @@ import time
 import numpy as np
 import pytest
 from conftest import REPOSITORY, refused
+from conftest import TRAIN as SUBTASK
 
 from models import privacy
 from poisons import label_flip, poison_set
 from results import layout
 
-SUBTASK = ("python3", "train.py", "--dataset", "subtask", "--network", "lr")
 POISONS = REPOSITORY / "datasets/poisons/indiscriminate/label-flips"
 FLIPS = POISONS / "fashion_mnist_3_4.1.0_random_0.05.npz"
 MLP = REPOSITORY / "models/fashion_mnist/vanilla_shallow-mlp_100_100_0.04/best.keras"
