@@ -32,8 +32,9 @@ import datasets
 from command_line import COUNT, INDEX, POSITIVE, SEED, Parser, refuse, run
 from files import Lock, write_csv
 from models import baselines, device, memory
+from models.kind import add_file_option
 from models.shaping import UNDEFENDED, Shaping, shaping
-from models.trainer import Cell, Trainer, Training
+from models.trainer import Cell, Trainer, Training, check_shapings
 from poisons import poison_set, shafahi
 from results import cells, layout, param_updates
 
@@ -107,6 +108,7 @@ def main() -> None:
     options = parse()
     dataset = datasets.load(options.dataset)
     Training.published(dataset.name, options.network)  # refuses a network that the paper does not train on the data set
+    check_shapings(options.shaping, options.network, dataset)
     shafahi.check(options, dataset)
     workers = device.start(options.gpu, -(-(len(options.target) or options.targets) // options.tasks), options.cores)
     targets = options.target or choose_targets(options, dataset)
@@ -141,6 +143,7 @@ def parse():
         default=[UNDEFENDED],
         help="attacked models, as train.py reads it (default: undefended)",
     )
+    add_file_option(parser)
     parser.add_argument("--targets", type=COUNT, default=TARGETS, help="how many (default: %(default)s)")
     parser.add_argument("--target", type=INDEX, nargs="+", default=[], help="these rows of the test set instead")
     parser.add_argument(
@@ -251,8 +254,9 @@ def attack_target(attack: Attack, target: int, mine: threading.local) -> tuple[l
     if getattr(mine, "attack", None) is not attack:
         shapings = [attack.shaping] * max(len(group) for group in trials.groups(attack.budget.poisons, attack.most))
         mine.engine = trials.stack.Stack(
-            attack.victim.model, shapings, attack.training.optimizer, cell.learning_rate, attack.training.seed
-        )
+            attack.victim.model, shapings, attack.training.optimizer, cell.learning_rate, attack.training.seed,
+            trusted=attack.dataset.held_out,
+        )  # fmt: skip
         mine.attack = attack
     setting = trials.Setting(
         attack.dataset,

@@ -76,6 +76,9 @@ def number(allowed: Callable[[float], bool], meaning: str, kind: type = float) -
 
 
 SHARE = number(lambda value: 0 <= value <= 1, "a number from 0 to 1")
+PROPER_SHARE = number(lambda value: 0 <= value < 1, "a number from 0 to below 1")
+HALF_SHARE = number(lambda value: 0 <= value < 0.5, "a number from 0 to below 0.5")
+COSINE = number(lambda value: -1 <= value <= 1, "a number from -1 to 1")
 RATIO = number(lambda value: 0 < value <= 1, "a ratio above 0 and up to 1")
 POSITIVE = number(lambda value: value > 0, "a number above 0")
 NOT_NEGATIVE = number(lambda value: value >= 0, "a number of 0 or more")

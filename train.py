@@ -35,9 +35,10 @@ import datasets
 from command_line import COUNT, NOT_NEGATIVE, POSITIVE, SEED, Parser, refuse, run
 from files import Lock
 from models import baselines, device, memory
+from models.kind import add_file_option
 from models.protocols import NETWORKS
 from models.shaping import UNDEFENDED, Shaping, shaping
-from models.trainer import Cell, Trainer, Training, stacks, training_accuracies
+from models.trainer import Cell, Trainer, Training, check_shapings, stacks, training_accuracies
 from poisons import attacks, poison_set
 from poisons.poison_set import PoisonSet
 from results import cells, layout, param_updates
@@ -71,6 +72,7 @@ def main() -> None:
     training = Training.published(
         dataset.name, options.network, options.epochs, options.batch_size, options.seed, options.engine
     )
+    check_shapings(options.shapings, options.network, dataset)
     sets = [poison_set.load(path, dataset) for path in options.poison]
     names = [f"{poisons.attack}/{poisons.name}" for poisons in sets]
     for name in names:
@@ -134,8 +136,10 @@ def parse():
         type=shaping,
         nargs="+",
         default=[],
-        help="a list of these instead: undefended, a clip norm, clip norm:noise multiplier, or a kind:its parameters",
+        help="a list of these instead: undefended, a clip norm, clip norm:noise multiplier, a kind:its parameters, a"
+        " chain of kinds joined by +, or a schedule such as clip:1@5,phuber:2",
     )
+    add_file_option(parser)
     parser.add_argument(
         "--undefended", action="store_true", help="also train without DP-SGD (done anyway where no clip norm is given)"
     )

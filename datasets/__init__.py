@@ -21,7 +21,8 @@ class Dataset:
     """Training and test rows of one task.
 
     name: its own, as result folders spell it; x_train, x_test: float32 [rows, *shape] in [0, 1];
-    y_train, y_test: int32 [rows] in [0, classes).
+    y_train, y_test: int32 [rows] in [0, classes). held_out: rows and labels of the same make that are neither trained
+    nor tested on, None where there are none: what a defender may trust.
     """
 
     name: str
@@ -31,6 +32,7 @@ class Dataset:
     y_train: np.ndarray
     x_test: np.ndarray
     y_test: np.ndarray
+    held_out: tuple[np.ndarray, np.ndarray] | None = None
 
 
 def loaders() -> dict[str, Callable[[], Dataset]]:

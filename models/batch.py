@@ -2,43 +2,242 @@
 
 from __future__ import annotations
 
+import copy
+import dataclasses
 import functools
+import math
+from dataclasses import dataclass, field
 
 import tensorflow as tf
 
 from models.convolution import Front, Maps
+from models.dense import across, dots, inner, kernel_sum
+
+Direction = list  # of tf.Tensor [replica, *parameter]: dense kernels, their biases, convolutions' kernels, their biases
 
 
+@dataclass
 class Batch:
     """What a shaping sees of a batch: a few things about each example, none of them its gradient.
 
-    Computed when they are asked for.
+    All of it follows from the layers' inputs and deltas, and is computed when it is asked for. A row's weight says how
+    often it counts for a replica; one of weight 0 is not seen by it. `scaled` is the batch behind a link of a chain.
+
+    weight: float32 [replica, batch]; labels: int32 [batch]; places: int32 [batch], each row's place before the clean
+    ones were put first; rows: int32 [batch], their numbers; first: |a_i|^2 of the first dense layer's inputs, [batch];
+    inputs: of every dense layer, and the logits; deltas: of every dense layer; softmax: the largest logit and the sum
+    of the others' exponentials, [replica, 1, batch] each; epoch: from 1, of the phase.
     """
 
-    def __init__(self, front: Front, maps: Maps, squared_inputs: list, inputs: list, deltas: list) -> None:
-        """squared_inputs: of the first dense layer, [batch], in a list.
-
-        Inputs: of every dense layer, and the logits; deltas: of every dense layer.
-        """
-        self._front, self._maps, self._first, self._inputs, self._deltas = front, maps, squared_inputs, inputs, deltas
+    front: Front
+    maps: Maps
+    first: tf.Tensor
+    inputs: list[tf.Tensor]
+    deltas: list[tf.Tensor]
+    softmax: tuple[tf.Tensor, tf.Tensor]
+    weight: tf.Tensor
+    labels: tf.Tensor
+    places: tf.Tensor | None = None
+    rows: tf.Tensor | None = None
+    epoch: tf.Tensor | int = 1
+    trusted: Batch | None = None  # the trusted rows, where a shaping of the stack asks for them
+    memory: dict[str, tf.Variable | list[tf.Variable]] = field(default_factory=dict)
+    factors: list[tf.Tensor] | None = None  # what the links before made of each layer's gradients, [replica, batch]
 
     @functools.cached_property
     def squared_inputs(self) -> list[tf.Tensor]:
         """|a_i|^2 of every dense layer, [replica, batch] each; of the first, whose input is shared, [batch]."""
-        return self._first + [tf.reduce_sum(tf.square(layer), 1) for layer in self._inputs[1:-1]]
+        return [self.first] + [tf.reduce_sum(tf.square(layer), 1) for layer in self.inputs[1:-1]]
 
     @functools.cached_property
     def squared_deltas(self) -> list[tf.Tensor]:
         """|d_i|^2 of every dense layer, [replica, batch] each."""
-        return [tf.reduce_sum(tf.square(delta), 1) for delta in self._deltas]
+        return [tf.reduce_sum(tf.square(delta), 1) for delta in self.deltas]
 
     @functools.cached_property
     def squared_norms(self) -> tf.Tensor:
         """|g_i|^2 of each example's gradient over all parameters, float32 [replica, batch]."""
+        if self.factors is not None:
+            return tf.add_n(self.layer_squared_norms)
         dense = [(inside + 1.0) * outside for inside, outside in zip(self.squared_inputs, self.squared_deltas)]
-        return tf.add_n(dense + self._front.squared_norms(self._maps))
+        return tf.add_n(dense + self.front.squared_norms(self.maps))
+
+    @functools.cached_property
+    def norms(self) -> tf.Tensor:
+        """|g_i|, float32 [replica, batch]."""
+        return tf.sqrt(self.squared_norms)
+
+    @functools.cached_property
+    def layer_squared_norms(self) -> list[tf.Tensor]:
+        """|g_i|^2 over each layer's kernel and bias: dense layers, then convolutions, [replica, batch] each."""
+        layers = [(inside + 1.0) * outside for inside, outside in zip(self.squared_inputs, self.squared_deltas)]
+        layers += self.front.layer_squared_norms(self.maps)
+        if self.factors is None:
+            return layers
+        return [squared * tf.square(factor) for squared, factor in zip(layers, self.factors)]
+
+    @functools.cached_property
+    def losses(self) -> tf.Tensor:
+        """Each example's cross-entropy, float32 [replica, batch]."""
+        logits, (largest, total) = self.inputs[-1], self.softmax
+        size = tf.shape(self.labels)[0]
+        flat = tf.reshape(logits, [-1, logits.shape[1] * size])
+        own = tf.gather(flat, self.labels * size + tf.range(size), axis=1)
+        return largest[:, 0] + tf.math.log(total[:, 0]) - own
+
+    @functools.cached_property
+    def probabilities(self) -> tf.Tensor:
+        """The probability that the model gives each example's label, float32 [replica, batch]."""
+        return tf.exp(-self.losses)
+
+    @functools.cached_property
+    def count(self) -> tf.Tensor:
+        """How many examples each replica sees, float32 [replica, 1]; 1 where it sees none."""
+        return tf.maximum(tf.reduce_sum(self.weight, 1, keepdims=True), 1.0)
+
+    @property
+    def row_weights(self) -> tf.Tensor:
+        """What `Kind.between` last gave the rows of this batch, [replica, batch]; 1 before."""
+        return tf.transpose(tf.gather(self.memory["row_weights"], self.rows))
+
+    def kept(self, name: str) -> tf.Variable:
+        """A number that each replica keeps, a variable [replica] (`Kind.numbers`): read it, or assign to it."""
+        return self.memory[name]
+
+    def kept_direction(self, name: str) -> list[tf.Variable]:
+        """A direction that each replica keeps (`Kind.directions`), a variable [replica, *parameter] each."""
+        return self.memory[name]
+
+    def mean(self) -> Direction:
+        """The mean gradient of the examples that each replica sees; zero where it sees none."""
+        return self.total(1.0 / self.count)
+
+    def total(self, weights: tf.Tensor) -> Direction:
+        """Sum over the examples of w_i g_i, as often as each counts; weights: [replica, batch], or one a replica."""
+        counted = self._counted(weights)
+        shaped = [delta * factor[:, tf.newaxis] for delta, factor in zip(self.deltas, counted)]
+        sums = [kernel_sum(layer, delta) for layer, delta in zip(self.inputs, shaped)]
+        sums += [tf.reduce_sum(delta, -1) for delta in shaped]
+        return sums + self.front.sums(self.maps, counted[len(shaped) :])
+
+    def inner(self, direction: Direction) -> tf.Tensor:
+        """<g_i, V> of each example with a direction V, float32 [replica, batch]: for a dense layer d_i . (V a_i)."""
+        layers, half = len(self.deltas), 2 * len(self.deltas)
+        found = [
+            inner(*ends, delta, layer)
+            for *ends, delta, layer in zip(direction[:layers], direction[layers:half], self.deltas, self.inputs)
+        ]
+        found += self.front.inner(self.maps, direction[half:])
+        if self.factors is not None:
+            found = [values * factor for values, factor in zip(found, self.factors)]
+        return tf.add_n(found)
+
+    def smallest(self, values: tf.Tensor, keep: tf.Tensor) -> tf.Tensor:
+        """The `keep`-th smallest of the values of the examples that each replica sees, as often as each counts.
+
+        values: [replica, batch]; keep: [replica, 1], from 1; returns [replica, 1].
+        """
+        seen = (self.weight > 0) & (values < math.inf)  # and not NaN, which sorting cannot bear
+        ascending, order = tf.math.top_k(-tf.where(seen, values, math.inf), tf.shape(values)[1])
+        reached = tf.cumsum(tf.gather(self.weight, order, batch_dims=1), 1)
+        place = tf.reduce_sum(tf.cast(reached < keep, tf.int32), 1, keepdims=True)
+        return -tf.gather(ascending, tf.minimum(place, tf.shape(values)[1] - 1), batch_dims=1)
+
+    def without(self, share: tf.Tensor) -> tf.Tensor:
+        """How many examples are left when a share of them, rounded down, is taken away, [replica, 1]."""
+        return self.count - rounded_down(share * self.count)
+
+    def micro_batches(self, number: int) -> tuple[tf.Tensor, Direction]:
+        """Deal the rows out to micro-batches, by their places in the batch: how many examples each has, [replica,
+        number], and the mean gradient of each, [replica, number, *parameter]; zero where it has none.
+        """
+        members = self.micro_batch(number)
+        order = tf.argsort(members, stable=True)
+        sizes = tf.math.bincount(members, minlength=number, maxlength=number)
+        column = tf.range(tf.size(order)) - tf.gather(tf.cumsum(sizes, exclusive=True), tf.gather(members, order))
+        place = tf.gather(members, order) * tf.reduce_max(sizes) + column
+        spread = tf.scatter_nd(place[:, tf.newaxis], order + 1, [number * tf.reduce_max(sizes)])
+        there, chosen = tf.cast(spread > 0, tf.float32), tf.maximum(spread - 1, 0)
+
+        def dealt(values):  # [replica, units, batch] as [replica, number, units, rows of a micro-batch]
+            parts = tf.reshape(tf.gather(values, chosen, axis=2), [-1, values.shape[1], number, tf.reduce_max(sizes)])
+            return tf.transpose(parts, [0, 2, 1, 3])
+
+        seen = tf.gather(self.weight, chosen, axis=1) * there
+        counts = tf.reduce_sum(tf.reshape(seen, [-1, number, tf.reduce_max(sizes)]), 2)
+        share = tf.reshape(1.0 / tf.maximum(counts, 1.0), [-1, number, 1, 1])
+        deltas = [
+            dealt(delta * factor[:, tf.newaxis]) * tf.reshape(there, [number, 1, -1]) * share
+            for delta, factor in zip(self.deltas, self._counted(1.0))
+        ]
+        kernels = []
+        for layer, delta in zip(self.inputs, deltas):
+            if len(layer.shape) == 2:  # shared by the replicas, which lie side by side in one product a micro-batch
+                fan_out, fan_in = delta.shape[2], layer.shape[1]
+                shared = tf.reshape(tf.gather(layer, chosen), [number, -1, fan_in])
+                beside = tf.reshape(tf.transpose(delta, [1, 0, 2, 3]), [number, -1, tf.reduce_max(sizes)])
+                product = tf.reshape(tf.matmul(beside, shared), [number, -1, fan_out, fan_in])
+                kernels.append(tf.transpose(product, [1, 0, 2, 3]))
+            else:
+                kernels.append(tf.matmul(delta, dealt(layer), transpose_b=True))
+        return counts, kernels + [tf.reduce_sum(delta, 3) for delta in deltas]
+
+    def micro_batch(self, number: int) -> tf.Tensor:
+        """The micro-batch of each row, int32 [batch], from 0: its place in the batch modulo their number."""
+        return self.places % number
+
+    @functools.cached_property
+    def gram(self) -> tf.Tensor:
+        """<g_i, g_j> of all pairs of examples, float32 [replica, batch, batch]: the sum over the dense layers of
+        (a_i . a_j + 1) (d_i . d_j).
+        """
+        layers = []
+        for layer, delta in zip(self.inputs, self.deltas):
+            inputs = tf.matmul(layer, layer, transpose_b=True) if len(layer.shape) == 2 else across(layer)
+            layers.append((inputs + 1.0) * across(delta))
+        if self.factors is not None:
+            pairs = [factor[:, tf.newaxis] * factor[..., tf.newaxis] for factor in self.factors]
+            layers = [layer * pair for layer, pair in zip(layers, pairs)]
+        return tf.add_n(layers)
+
+    def scaled(self, weights: tf.Tensor | list[tf.Tensor]) -> Batch:
+        """The batch of the gradients w_i g_i; weights: [replica, batch], or one of these for each layer."""
+        behind = copy.copy(self)  # with what is known of it already, but for what the weights change
+        for name in ("squared_norms", "norms", "layer_squared_norms", "gram"):
+            behind.__dict__.pop(name, None)
+        weights = self.by_layer(weights)
+        if self.factors is None:
+            behind.factors = weights
+        elif len(set(map(id, weights + self.factors))) == 2:  # one for all layers, both
+            behind.factors = self.by_layer(self.factors[0] * weights[0])
+        else:
+            behind.factors = [one * other for one, other in zip(self.factors, weights)]
+        return behind
+
+    def by_layer(self, weights: tf.Tensor | list[tf.Tensor]) -> list[tf.Tensor]:
+        """Weights for each layer, the dense ones and then the convolutions; those that are one for all, so often."""
+        return weights if isinstance(weights, list) else [weights] * (len(self.deltas) + len(self.front.kernels))
 
     def part(self, replicas: slice) -> Batch:
         """The batch as some of the replicas see it."""
-        inputs = [self._inputs[0], *(layer[replicas] for layer in self._inputs[1:])]
-        return Batch(self._front, self._maps, self._first, inputs, [delta[replicas] for delta in self._deltas])
+        inputs = [self.inputs[0], *(layer[replicas] for layer in self.inputs[1:])]
+        deltas, softmax = [delta[replicas] for delta in self.deltas], tuple(values[replicas] for values in self.softmax)
+        trusted = self.trusted and self.trusted.part(replicas)
+        return dataclasses.replace(
+            self, inputs=inputs, deltas=deltas, softmax=softmax, weight=self.weight[replicas], trusted=trusted
+        )
+
+    def _counted(self, weights):
+        """The weights times how often each example counts, and what the links before made of it, for every layer."""
+        counted = self.by_layer(weights * self.weight)
+        return counted if self.factors is None else [one * factor for one, factor in zip(counted, self.factors)]
+
+
+def rounded_down(share: tf.Tensor) -> tf.Tensor:
+    """The whole number below a share of a whole number: 3 for 0.3 of 10, whatever float32 makes of it."""
+    return tf.floor(share + 1e-4)
+
+
+def dot(one: Direction, other: Direction) -> tf.Tensor:
+    """<U, V> of two directions, float32 [replica, 1]."""
+    return tf.add_n([dots(*pair) for pair in zip(one, other)])

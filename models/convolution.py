@@ -75,42 +75,49 @@ class Front:
 
         An empty one without convolutions.
         """
-        if not self.layers:
-            return []
-        maps.examples = [
-            None if _gram_is_cheaper(kernel, delta) else example_gradients(layer, delta, kernel.shape[1:3], padding)
-            for kernel, layer, delta, padding in zip(self.kernels, maps.inputs, maps.deltas, self._paddings())
-        ]
-        squared = [tf.reduce_sum(tf.square(tf.reduce_sum(delta, [1, 2])), 1) for delta in maps.deltas]
-        for kernel, layer, delta, padding, gradients in zip(
-            self.kernels, maps.inputs, maps.deltas, self._paddings(), maps.examples
-        ):
-            if gradients is None:
-                squared.append(gram_squared_norms(layer, delta, kernel.shape[1:3], padding))
-            else:
-                squared.append(tf.reduce_sum(tf.square(gradients), [1, 2, 3, 4]))
-        return [tf.add_n(squared)[tf.newaxis]]
+        biases, kernels = self._squared_norms(maps)
+        return [tf.add_n(biases + kernels)[tf.newaxis]] if self.layers else []
 
-    def sums(self, maps: Maps, factors: tf.Tensor) -> list[tf.Tensor]:
+    def layer_squared_norms(self, maps: Maps) -> list[tf.Tensor]:
+        """|g_i|^2 of each example over the kernel and the bias of each convolution, float32 [1, batch] each."""
+        return [(bias + kernel)[tf.newaxis] for bias, kernel in zip(*self._squared_norms(maps))]
+
+    def inner(self, maps: Maps, direction: list[tf.Tensor]) -> list[tf.Tensor]:
+        """<g_i, V> of each example with a direction V, of each convolution, float32 [1, batch] each.
+
+        direction: [1, *kernel] of every kernel, then of every bias: a convolution with V, and its product with the
+        deltas.
+        """
+        found, half = [], len(self.kernels)
+        for kernel, bias, layer, delta, padding in zip(
+            direction[:half], direction[half:], maps.inputs, maps.deltas, self._paddings()
+        ):
+            moved = tf.nn.bias_add(tf.nn.conv2d(layer, kernel[0], 1, padding), bias[0])
+            found.append(tf.reduce_sum(moved * delta, [1, 2, 3])[tf.newaxis])
+        return found
+
+    def sums(self, maps: Maps, factors: list[tf.Tensor]) -> list[tf.Tensor]:
         """The sums over the examples of factor_i g_i, of every kernel and then of every bias.
 
-        Factors: float32 [1, batch].
+        factors: float32 [1, batch] for each convolution.
         """
         kernels = []
         examples = maps.examples or [None] * len(self.kernels)
-        for kernel, layer, delta, padding, gradients in zip(
-            self.kernels, maps.inputs, maps.deltas, self._paddings(), examples
+        for kernel, layer, delta, padding, gradients, factor in zip(
+            self.kernels, maps.inputs, maps.deltas, self._paddings(), examples, factors
         ):
             if gradients is not None:
                 flat = tf.reshape(gradients, [-1, tf.size(kernel)])
-                kernels.append(tf.reshape(tf.matmul(factors, flat), [1, *kernel.shape[1:]]))
+                kernels.append(tf.reshape(tf.matmul(factor, flat), [1, *kernel.shape[1:]]))
             else:
-                scaled = delta * tf.reshape(factors, [-1, 1, 1, 1])
+                scaled = delta * tf.reshape(factor, [-1, 1, 1, 1])
                 total = tf.raw_ops.Conv2DBackpropFilter(
                     input=layer, filter_sizes=kernel.shape[1:], out_backprop=scaled, strides=[1] * 4, padding=padding
                 )
                 kernels.append(total[tf.newaxis])
-        return kernels + [tf.matmul(factors, tf.reduce_sum(delta, [1, 2])) for delta in maps.deltas]
+        return kernels + [
+            tf.matmul(factor, tf.reduce_sum(delta, [1, 2])) for delta, factor in zip(maps.deltas, factors)
+        ]
 
     def _forward(self, x: tf.Tensor, maps: Maps) -> tf.Tensor:
         values = tf.reshape(x, [-1, *self.shape])
@@ -123,6 +130,25 @@ class Front:
             maps.pre_activations.append(tf.nn.bias_add(tf.nn.conv2d(values, kernel, 1, layer.padding.upper()), bias))
             values = tf.nn.relu(maps.pre_activations[-1])
         return tf.reshape(values, [-1, values.shape[1] * values.shape[2] * values.shape[3]])
+
+    def _squared_norms(self, maps: Maps) -> tuple[list[tf.Tensor], list[tf.Tensor]]:
+        """|g_i|^2 of each example over each bias and over each kernel, float32 [batch] each; the kernels' examples'
+        gradients are kept for the sums where they were formed.
+        """
+        if not maps.examples:
+            maps.examples = [
+                None if _gram_is_cheaper(kernel, delta) else example_gradients(layer, delta, kernel.shape[1:3], padding)
+                for kernel, layer, delta, padding in zip(self.kernels, maps.inputs, maps.deltas, self._paddings())
+            ]
+        kernels = [
+            gram_squared_norms(layer, delta, kernel.shape[1:3], padding)
+            if gradients is None
+            else tf.reduce_sum(tf.square(gradients), [1, 2, 3, 4])
+            for kernel, layer, delta, padding, gradients in zip(
+                self.kernels, maps.inputs, maps.deltas, self._paddings(), maps.examples
+            )
+        ]
+        return [tf.reduce_sum(tf.square(tf.reduce_sum(delta, [1, 2])), 1) for delta in maps.deltas], kernels
 
     def _paddings(self) -> list[str]:
         """SAME or VALID for each convolution."""

@@ -56,6 +56,22 @@ def forward(features, kernels, biases):
     return inputs
 
 
+def backward(inputs, kernels, y):
+    """The delta of every layer, [replica, fan_out, batch]: the gradient of each example's cross-entropy at its pre-
+    activation; and what its softmax is made of, the largest logit and the sum of exponentials, [replica, 1, batch].
+    """
+    logits = inputs[-1]
+    peak = tf.reduce_max(logits, 1, keepdims=True)
+    exponentials = tf.exp(logits - peak)
+    total = tf.reduce_sum(exponentials, 1, keepdims=True)
+    delta = exponentials / total - tf.one_hot(y, logits.shape[1], axis=0)
+    deltas = [delta]
+    for kernel, layer in zip(kernels[:0:-1], inputs[-2:0:-1]):
+        delta = tf.matmul(kernel, delta, transpose_a=True) * tf.cast(layer > 0, tf.float32)
+        deltas.insert(0, delta)
+    return deltas, (peak, total)
+
+
 def largest(logits):
     """The class of the largest logit, the first of equals, int32 [replica, batch]; logits: [replica, classes, batch].
 
@@ -101,3 +117,18 @@ def examples(layer, part):
 def along(values, parameter):
     """`values`, [replica], shaped to multiply or divide a parameter that leads with the replica axis."""
     return tf.reshape(values, [-1] + [1] * (len(parameter.shape) - 1))
+
+
+def inner(kernel, bias, delta, layer):
+    """<g_i, V> = d_i . (V a_i + v) of every replica and example, [replica, batch], for a kernel V and a bias v."""
+    return tf.reduce_sum((product(kernel, layer) + bias[..., tf.newaxis]) * delta, 1)
+
+
+def across(layer):
+    """The inner products of all pairs of examples, [replica, batch, batch]; layer: [replica, units, batch]."""
+    return tf.matmul(layer, layer, transpose_a=True)
+
+
+def dots(one, other):
+    """<u, v> of two parameters' values, [replica, *parameter] each, [replica, 1]."""
+    return tf.reduce_sum(one * other, list(range(1, len(one.shape))))[:, tf.newaxis]

@@ -63,12 +63,16 @@ class Rows:
 class Batches:
     """A shuffled epoch. Batch b is order[starts[b] : starts[b + 1]], of which the first clean[b] rows are clean.
 
-    order: int32 [rows]; starts: int32 [batches + 1]; clean: int32 [batches].
+    order: int32 [rows]; starts: int32 [batches + 1]; clean: int32 [batches]; places: int32 [rows], each row's place in
+    its batch before the clean ones were put first, by which it is dealt out to micro-batches; number: of the epoch,
+    from 1.
     """
 
     order: np.ndarray
     starts: np.ndarray
     clean: np.ndarray
+    places: np.ndarray
+    number: int
 
 
 @dataclass(frozen=True)
@@ -145,7 +149,9 @@ def shuffled(rows: Rows, batch_size: int, seed: int, epoch: int, short_last: boo
         batch = np.minimum(batch, max(count // batch_size, 1) - 1)
     order = np.lexsort((place, rows.is_poison, batch)).astype(np.int32)
     starts = np.concatenate([[0], np.cumsum(np.bincount(batch))]).astype(np.int32)
-    return Batches(order, starts, np.bincount(batch, weights=~rows.is_poison).astype(np.int32))
+    clean = np.bincount(batch, weights=~rows.is_poison).astype(np.int32)
+    places = (place - batch * batch_size)[order].astype(np.int32)
+    return Batches(order, starts, clean, places, epoch)
 
 
 @dataclass

@@ -1,160 +1,183 @@
 """Gradient shaping: what a training does to the gradients of its examples before it averages them.
 
-A `Shaping` is a value. It knows its kind, its parameters and its noise, and gives from these alone its text on a
-command line, its part of a folder's name, its settings, its weights, and its sensitivity, from which epsilon follows.
+A `Shaping` is a value: one or several phases, each a chain of links and an amount of noise. A link is a kind of shaping
+with its parameters. From these alone follow its text on a command line, its part of a folder's name, its settings, its
+weights, and its sensitivity, from which epsilon follows. DP-SGD (Abadi et al. 2016) is the kind `clip` with noise.
 
-A kind is one function. It sees a batch through a `models.batch.Batch` and returns a weight w_i for each example i of
-each replica; the stack sums w_i g_i, adds noise, and divides by the number of examples. DP-SGD (Abadi et al. 2016) is
-the kind `clip` with noise. To add a kind, add a function:
-
-    @kind({"gamma": POSITIVE}, sensitivity=lambda gamma: 1.0)
-    def auto_s(batch, gamma):
-        return 1 / (tf.sqrt(batch.squared_norms) + gamma)
-
-    --shaping auto-s:0.01
+    4:0.0025                 the paper's DP-SGD: clip norm 4 and noise multiplier 0.0025
+    phuber:2                 a kind and its parameters (`models.kinds`; `models.kind` says what a kind is)
+    phuber:2+clip:1:0.1      a chain: weights multiply from left to right, the clip bounds the product, noise is last
+    clip:1@5,phuber:2        a schedule: 5 epochs of one, then the other
 """
 
 from __future__ import annotations
 
 import argparse
 import math
-from collections.abc import Callable
+import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
-from command_line import NOT_NEGATIVE, POSITIVE
-from models import privacy
+from command_line import NOT_NEGATIVE
+from models import kinds, privacy  # noqa: F401  (importing the kinds registers them)
+from models.kind import KINDS, NOISE_MULTIPLIER, NOISE_STD, UNDEFENDED_TEXT, Kind
 from results import layout
 
-if TYPE_CHECKING:
-    import tensorflow as tf  # takes seconds: imported where it is used
-
-    from models.batch import Batch
-
-UNDEFENDED_TEXT = "undefended"
-NOISE_MULTIPLIER, NOISE_STD = "noise_multiplier", "noise_std"
-# Settings of a training, which a kind's parameters stand beside
-RESERVED = {
-    "dataset", "network", "engine", "optimizer", "batch_size", "epochs", "seed", "learning_rate", "shaping", "kind",
-    "delta", "model", "attack", NOISE_MULTIPLIER, NOISE_STD,
-}  # fmt: skip
+PHASE, LINK = re.compile(r"@(\d+),"), re.compile(r"\+(?=[a-z])")  # what stands between phases, and between links
 
 
 @dataclass(frozen=True)
-class Kind:
-    """A kind of shaping.
-
-    weigh: called with a batch and the parameters, float32 [replica, 1] each; returns w_i, float32 [replica, batch];
-    parameters: what checks each parameter's text (an argparse type), by name; sensitivity: of the parameters, a bound
-    on |w_i g_i| that holds whatever the other examples of the batch are, None where there is none.
-    """
+class Link:
+    """A kind of shaping, by its name in KINDS, and its parameters in their order."""
 
     name: str
-    weigh: Callable[..., tf.Tensor]
-    parameters: dict[str, Callable[[str], float]]
-    sensitivity: Callable[..., float] | None
+    parameters: tuple[float, ...] = ()
+
+    @property
+    def kind(self) -> Kind:
+        return KINDS[self.name]
+
+    @property
+    def text(self) -> str:
+        return ":".join([self.name, *map(_spelled, self.parameters)])
+
+    @property
+    def structure(self) -> tuple:
+        """What replicas that train as one group have in common: the kind and those parameters that fix its shapes."""
+        named = zip(self.kind.parameters, self.parameters)
+        return (self.name, *(int(value) for name, value in named if name in self.kind.fixed))
 
 
-KINDS: dict[str, Kind] = {}
+UNDEFENDED_LINK = Link("clip", (math.inf,))
 
 
-def kind(parameters: dict[str, Callable[[str], float]], sensitivity: Callable[..., float] | None = None) -> Callable:
-    """Make a function a kind of shaping, called as the function is, with - for _; see `Kind`."""
+@dataclass(frozen=True)
+class Phase:
+    """A chain of links and the noise behind it.
 
-    def register(weigh: Callable[..., tf.Tensor]) -> Callable[..., tf.Tensor]:
-        name = weigh.__name__.replace("_", "-")
-        if name in KINDS or name == UNDEFENDED_TEXT or RESERVED & set(parameters):
-            raise ValueError(f"{name}: there is a kind or a setting of this name or of a parameter's; choose another")
-        KINDS[name] = Kind(name, weigh, parameters, sensitivity)
-        return weigh
-
-    return register
-
-
-@kind({"clip_norm": POSITIVE}, sensitivity=lambda clip_norm: clip_norm)
-def clip(batch: Batch, clip_norm: tf.Tensor) -> tf.Tensor:
-    """min(1, C / |g_i|), as TensorFlow Privacy weighs examples (Abadi et al. 2016); 1 where the gradient is zero.
-
-    C may be infinite.
+    noise_std: standard deviation of the noise on each coordinate of the weighted sum, sigma * sensitivity; epochs: how
+    many it lasts, None for the last phase, which lasts till the end.
     """
-    import tensorflow as tf
 
-    return tf.minimum(1.0, clip_norm * tf.math.rsqrt(batch.squared_norms))
+    links: tuple[Link, ...]
+    noise_std: float = 0.0
+    epochs: int | None = None
+
+    @property
+    def sensitivity(self) -> float:
+        """How far one example can move the weighted sum (add or remove it); infinite where nothing bounds it.
+
+        A link bounds it if its weights depend on their own example alone. So must those of all others: a link whose
+        weights compare examples lets one example move the weights of all.
+        """
+        bound = math.inf
+        for link in self.links:
+            if link.kind.sensitivity is not None:
+                bound = link.kind.sensitivity(*link.parameters)
+            elif not link.kind.shrinks:
+                return math.inf
+        return bound
+
+    @property
+    def noise_multiplier(self) -> float:
+        """sigma = noise_std / sensitivity, to twelve digits; 0 without a bound."""
+        return float(f"{self.noise_std / self.sensitivity:.12g}")
+
+    @property
+    def text(self) -> str:
+        words = [UNDEFENDED_TEXT if self.links == (UNDEFENDED_LINK,) else "+".join(link.text for link in self.links)]
+        if self.noise_std and _times(self.noise_multiplier, self.sensitivity) == self.noise_std:
+            words.append(_spelled(self.noise_multiplier))
+        elif self.noise_std:
+            words.append(f"{NOISE_STD}={_spelled(self.noise_std)}")
+        return ":".join(words) + (f"@{self.epochs}," if self.epochs else "")
 
 
 @dataclass(frozen=True)
 class Shaping:
-    """What one replica does to its gradients.
+    """What one replica does to its gradients: its phases, of which most shapings have one."""
 
-    kind: a name in KINDS; parameters: its parameters in their order (an infinite clip norm is an undefended training);
-    noise_std: standard deviation of the noise on each coordinate of the weighted sum, sigma * sensitivity.
-    """
+    phases: tuple[Phase, ...] = (Phase((UNDEFENDED_LINK,)),)
 
-    kind: str = "clip"
-    parameters: tuple[float, ...] = (math.inf,)
-    noise_std: float = 0.0
+    @staticmethod
+    def of(kind: str, *parameters: float, noise_std: float = 0.0) -> Shaping:
+        """One kind with its parameters."""
+        return Shaping((Phase((Link(kind, tuple(map(float, parameters))),), float(noise_std)),))
 
     @staticmethod
     def clip(clip_norm: float, noise_std: float = 0.0) -> Shaping:
-        """DP-SGD with clip norm C and noise of standard deviation sigma * C."""
-        return Shaping("clip", (float(clip_norm),), float(noise_std))
+        """DP-SGD with clip norm C and noise of standard deviation sigma * C; an infinite C: an undefended training."""
+        return Shaping.of("clip", clip_norm, noise_std=noise_std)
+
+    @property
+    def links(self) -> list[Link]:
+        """The links of all phases."""
+        return [link for phase in self.phases for link in phase.links]
+
+    @property
+    def kind(self) -> str:
+        """The names of its kinds, as its text joins them: clip, phuber+clip, clip,phuber."""
+        return ",".join("+".join(link.name for link in phase.links) for phase in self.phases)
+
+    @property
+    def structure(self) -> tuple:
+        """Replicas of one structure train as a group; they differ in parameters."""
+        return tuple((phase.epochs, tuple(link.structure for link in phase.links)) for phase in self.phases)
 
     @property
     def defended(self) -> bool:
         """Whether it changes any gradient."""
-        return self.kind != "clip" or self.clip_norm < math.inf or self.noise_std > 0
+        return any(phase.links != (UNDEFENDED_LINK,) or phase.noise_std > 0 for phase in self.phases)
 
     @property
     def clip_norm(self) -> float:
-        """C, infinite for an undefended training; NaN for a kind that has none."""
-        return dict(zip(KINDS[self.kind].parameters, self.parameters)).get("clip_norm", math.nan)
+        """C, infinite for an undefended training; NaN for others than one kind that has one."""
+        named = zip(self.links[0].kind.parameters, self.links[0].parameters) if len(self.links) == 1 else ()
+        return dict(named).get("clip_norm", math.nan)
 
     @property
-    def sensitivity(self) -> float:
-        """How far one example can move the weighted sum (add or remove it); infinite where nothing bounds it."""
-        bound = KINDS[self.kind].sensitivity
-        return math.inf if bound is None else bound(*self.parameters)
+    def noise_std(self) -> float:
+        """Of the last phase."""
+        return self.phases[-1].noise_std
 
     @property
     def noise_multiplier(self) -> float:
-        """sigma = noise_std / sensitivity, to twelve digits: folder names show 0.0025, not 0.0025000000000000001.
-
-        0 without a bound.
-        """
-        return float(f"{self.noise_std / self.sensitivity:.12g}")
+        """Of the last phase: folder names show 0.0025, not 0.0025000000000000001."""
+        return self.phases[-1].noise_multiplier
 
     def epsilon(self, batch_size: int, rows: int, steps: int, delta: float = layout.DELTA) -> float:
         """The epsilon at `delta` that so many steps on batches of `batch_size` out of `rows` spend, to four digits
         behind the point.
 
-        Infinite without noise, and for a kind that nothing bounds one example's influence on.
+        Infinite without noise in a phase that was begun, and where nothing bounds one example's influence.
         """
-        return round(privacy.epsilon(self.noise_multiplier, batch_size, rows, steps, delta), 4)
+        spent, left = [], steps
+        for phase in self.phases:
+            taken = min(left, (phase.epochs or left) * -(-rows // batch_size))
+            if taken:
+                spent.append((phase.noise_multiplier, taken))
+            left -= taken
+        return round(privacy.composed(spent, batch_size, rows, delta), 4)
 
     @property
     def text(self) -> str:
-        """How a command line spells it, as `shaping` reads it: undefended, 4, 4:0.0025, auto-s:0.01."""
-        values = [_spelled(value) for value in self.parameters]
-        if self.kind == "clip":
-            words = values if self.clip_norm < math.inf else [UNDEFENDED_TEXT]
-        else:
-            words = [self.kind, *values]
-        if self.noise_std and _times(self.noise_multiplier, self.sensitivity) == self.noise_std:
-            words.append(_spelled(self.noise_multiplier))
-        elif self.noise_std:
-            words.append(f"{NOISE_STD}={_spelled(self.noise_std)}")
-        return ":".join(words)
+        """How a command line spells it, as `shaping` reads it; the paper's shapings in the paper's short form."""
+        return "".join(phase.text for phase in self.phases).removeprefix("clip:" if self.kind == "clip" else "")
 
     @property
     def settings(self) -> dict:
-        """What run.json says of it; an infinite clip norm is left out, since JSON has no infinity."""
-        parameters = zip(KINDS[self.kind].parameters, self.parameters)
+        """What run.json says of it; an infinite clip norm is left out, since JSON has no infinity, and so are the
+        parameters of chains and schedules, which their text holds.
+        """
+        link, alone = self.links[0], len(self.links) == 1
+        parameters = zip(link.kind.parameters, link.parameters) if alone else ()
+        files = {link.name: link.kind.file_sha256 for link in self.links if link.kind.file_sha256}
         return {
             "shaping": self.text,
-            "kind": UNDEFENDED_TEXT if self.clip_norm == math.inf else self.kind,
+            "kind": UNDEFENDED_TEXT if self.links == [UNDEFENDED_LINK] else self.kind,
             **{name: value for name, value in parameters if value < math.inf},
             NOISE_STD: self.noise_std,
             NOISE_MULTIPLIER: self.noise_multiplier,
+            **({"shaping_file_sha256": files} if files else {}),
         }
 
     def model_name(self, training: str) -> str:
@@ -167,8 +190,8 @@ class Shaping:
         if not self.defended:
             return f"vanilla_{training}"
         if self.kind == "clip" and self.clip_norm < math.inf:
-            noise_multiplier = self.noise_multiplier
-            if _times(noise_multiplier, self.sensitivity) != self.noise_std:  # twelve digits do not tell it from others
+            noise_multiplier, (phase,) = self.noise_multiplier, self.phases
+            if _times(noise_multiplier, phase.sensitivity) != self.noise_std:  # twelve digits are too few
                 noise_multiplier = self.noise_std / self.clip_norm
             return f"dp_{training}_{layout.EPSILON_BUDGET}_{layout.DELTA}_{self.clip_norm}_{noise_multiplier}"
         name, *rest = self.text.split(":")
@@ -179,50 +202,80 @@ UNDEFENDED = Shaping()
 
 
 def shaping(text: str) -> Shaping:
-    """An argparse type: `undefended`, a clip norm (4), a clip norm and a noise multiplier (4:0.0025), or a kind and its
-    parameters (clip:4).
+    """An argparse type: `undefended`, a clip norm (4), a clip norm and a noise multiplier (4:0.0025), a kind and its
+    parameters (clip:4), a chain of these (phuber:2+clip:4), or a schedule of them (clip:1@5,phuber:2).
 
-    Behind a kind's own parameters may stand a noise multiplier, where the kind has a sensitivity. Any of them may be
-    named, as in clip:clip_norm=4:noise_multiplier=0.0025 and, for noise without a sensitivity,
+    Behind the last parameter of a chain may stand a noise multiplier, where the chain has a sensitivity. Any value may
+    be named, as in clip:clip_norm=4:noise_multiplier=0.0025 and, for noise without a sensitivity,
     undefended:noise_std=0.1.
     """
-    name, *words = text.split(":")
-    if name not in KINDS and name != UNDEFENDED_TEXT:  # the paper's short form
-        name, words = "clip", [name, *words]
-    known, given = KINDS["clip" if name == UNDEFENDED_TEXT else name], {}
-    checks = dict(known.parameters)
-    if name == UNDEFENDED_TEXT:
-        checks, given = {}, {"clip_norm": math.inf}
-    elif known.sensitivity is not None:
-        checks[NOISE_MULTIPLIER] = NOT_NEGATIVE
-    unnamed = list(checks)
-    checks[NOISE_STD] = NOT_NEGATIVE
+    *begun, last = PHASE.split(text)
     try:
-        for word in words:
-            key, named, value = word.rpartition("=")
-            key = key if named else unnamed[0]
-            if key in given:
-                raise ValueError(f"{key} is given twice")
-            given[key] = checks[key](value)
-            unnamed = [other for other in unnamed if other != key]
-        parameters = tuple(given[key] for key in known.parameters)
-        bare = Shaping(known.name, parameters)
-        noise_std = given.get(NOISE_STD, 0.0)
-        if NOISE_MULTIPLIER in given:
-            noise_std = _times(given[NOISE_MULTIPLIER], bare.sensitivity)
-        if noise_std == math.inf or {NOISE_STD, NOISE_MULTIPLIER} <= set(given):
-            raise ValueError("one amount of noise, and a finite one")
-    except (argparse.ArgumentTypeError, ValueError, KeyError, IndexError):
-        raise argparse.ArgumentTypeError(_not_understood(text)) from None
-    return Shaping(known.name, parameters, noise_std)
+        phases = [_phase(words, int(epochs)) for words, epochs in zip(begun[::2], begun[1::2])]
+        if any(phase.epochs < 1 for phase in phases):
+            raise argparse.ArgumentTypeError("a phase lasts 1 epoch or more")
+        return Shaping((*phases, _phase(last)))
+    except (argparse.ArgumentTypeError, ValueError) as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is no gradient shaping: {error}; {_known()}") from None
 
 
-def _not_understood(text: str) -> str:
-    others = ", ".join(":".join([name, *known.parameters]) for name, known in KINDS.items())
+def _phase(text: str, epochs: int | None = None) -> Phase:
+    """A chain of links from its text; ValueError or ArgumentTypeError, with the reason, for what is none."""
+    *before, last = LINK.split(text)
+    links = [_link(words, {}) for words in before]
+    noise = {NOISE_MULTIPLIER: NOT_NEGATIVE, NOISE_STD: NOT_NEGATIVE}
+    links.append(_link(last, noise))
+    if UNDEFENDED_LINK in links and before:
+        raise ValueError(f"{UNDEFENDED_TEXT} is no link of a chain")
+    aggregates = [link.name for link in links[:-1] if link.kind.aggregates]
+    if aggregates:
+        raise ValueError(f"{aggregates[0]} gives no weights to multiply, so it can only be the last link")
+    bare, amounts = Phase(tuple(links)), {name: value for name, value in noise.items() if isinstance(value, float)}
+    if len(amounts) > 1:
+        raise ValueError("one amount of noise, not two")
+    noise_std = amounts.get(NOISE_STD, 0.0)
+    if NOISE_MULTIPLIER in amounts:
+        if bare.sensitivity == math.inf:
+            raise ValueError(f"nothing bounds one example's influence in it, so noise is given as {NOISE_STD}=")
+        noise_std = _times(amounts[NOISE_MULTIPLIER], bare.sensitivity)
+    if noise_std == math.inf:
+        raise ValueError("a finite amount of noise")
+    return Phase(bare.links, noise_std, epochs)
+
+
+def _link(text: str, noise: dict) -> Link:
+    """A link from its text. noise: what checks the amounts of noise that may stand behind its parameters, which the
+    given ones replace.
+    """
+    name, *words = text.split(":")
+    if name not in KINDS and name != UNDEFENDED_TEXT:
+        if not re.match(r"[-+.\d]", name):
+            raise ValueError(f"there is no kind {name!r}")
+        name, words = "clip", [name, *words]  # the paper's short form
+    known = KINDS["clip" if name == UNDEFENDED_TEXT else name]
+    checks, given = {**known.parameters, **noise}, {}
+    if name == UNDEFENDED_TEXT:
+        checks, given = {NOISE_STD: noise[NOISE_STD]} if noise else {}, {"clip_norm": math.inf}
+    unnamed = [key for key in checks if key != NOISE_STD]
+    for word in words:
+        key, named, value = word.rpartition("=")
+        key = key if named else next((other for other in unnamed if other not in given), None)
+        if key not in checks or key in given:
+            raise ValueError(f"{word!r} is one too many, or no parameter of {name}")
+        given[key] = checks[key](value)
+    missing = [key for key in known.parameters if key not in given]
+    if missing:
+        raise ValueError(f"{name} lacks {', '.join(missing)}")
+    noise.update({key: float(given[key]) for key in noise if key in given})
+    return Link(known.name, tuple(float(given[key]) for key in known.parameters))
+
+
+def _known() -> str:
     return (
-        f"{text!r} is not 'undefended', a clip norm (4), a clip norm and a noise multiplier (4:0.0025), or one of"
-        f" {others}"
-        f" (and :{NOISE_MULTIPLIER} where the kind bounds one example's influence)"
+        "there are undefended, a clip norm (4), a clip norm and a noise multiplier (4:0.0025), "
+        + ", ".join(":".join([name, *known.parameters]) for name, known in KINDS.items())
+        + f" (and :{NOISE_MULTIPLIER} where they bound one example's influence), chains of them (phuber:2+clip:1) and"
+        " schedules (clip:1@5,phuber:2)"
     )
 
 
@@ -235,16 +288,3 @@ def _spelled(value: float) -> str:
 def _times(noise_multiplier: float, sensitivity: float) -> float:
     """The noise's standard deviation, to twelve digits: 0.0025 of 4 is 0.01 and not the next float."""
     return float(f"{noise_multiplier * sensitivity:.12g}")
-
-
-def noise(shape: tuple, seed: int, parameter: int, step: tf.Tensor) -> tf.Tensor:
-    """A standard normal draw for one parameter array at one step, the same for every replica, which scales it by its
-    own noise_std.
-
-    Draws of different parameters (index in the network) and of different steps (counted over the whole training) use
-    different keys of a counter-based generator, so they are independent. Returns float32 of `shape`.
-    """
-    import tensorflow as tf
-
-    key = tf.stack([tf.constant(seed * 1000 + parameter, tf.int64), tf.cast(step, tf.int64)])
-    return tf.random.stateless_normal(shape, key, alg="philox")

@@ -13,18 +13,19 @@ gradient record. Convolutions (`models.convolution`) may stand before the dense 
 from __future__ import annotations
 
 import itertools
-import math
 from collections.abc import Sequence
 
 import numpy as np
 import tensorflow as tf
 
-from models.batch import Batch
+from models.batch import Batch, Direction
 from models.convolution import Front
-from models.dense import along, dense_layers, examples, forward, kernel_sum, largest, product
+from models.dense import along, backward, dense_layers, examples, forward, kernel_sum, largest, product
+from models.groups import Group
 from models.minibatches import Batches, Record, Rows
+from models.noise import noise
 from models.optimizers import Optimizer
-from models.shaping import KINDS, Shaping, noise
+from models.shaping import UNDEFENDED, Shaping
 
 EVALUATION_ROWS = 1024  # rows a product when accuracies are computed: they stay in a core's cache
 CONVOLUTION_ROWS = 512  # likewise, where a row has feature maps
@@ -40,9 +41,17 @@ class Stack:
     """
 
     def __init__(
-        self, model: tf.keras.Model, shapings: list[Shaping], optimizer: str, learning_rate: float, seed: int
+        self,
+        model: tf.keras.Model,
+        shapings: list[Shaping],
+        optimizer: str,
+        learning_rate: float,
+        seed: int,
+        trusted: tuple[np.ndarray, np.ndarray] | None = None,
     ) -> None:
+        """trusted: rows and labels, float32 [rows, ...] and int [rows], for shapings that compare with such."""
         self.shapings, self.seed = list(shapings), seed
+        self.replicas = list(range(len(shapings)))  # those that are still here
         front, dense = dense_layers(model)
         if front and len(shapings) > 1:
             raise ValueError(f"{model.name}: convolutions train in a stack of one, not of {len(shapings)}")
@@ -54,12 +63,15 @@ class Stack:
         self.front = Front(model.input_shape[1:], front, convolutions[:half], convolutions[half:])
         self.rows_a_product = CONVOLUTION_ROWS if front else EVALUATION_ROWS
         self.optimizer = Optimizer(optimizer, learning_rate, self.parameters)
+        shapes = [values.shape[1:] for values in self.parameters]
         self.groups = [
-            Group(kind, list(members)) for kind, members in itertools.groupby(shapings, lambda one: one.kind)
+            Group(list(members), shapes) for _, members in itertools.groupby(shapings, lambda one: one.structure)
         ]
-        self.noise_stds = tf.Variable([shaping.noise_std for shaping in shapings], shape=[None], dtype=tf.float32)
-        self.weighs = any(shaping.kind != "clip" or shaping.clip_norm < math.inf for shaping in shapings)
-        self.adds_noise = any(shaping.noise_std > 0 for shaping in shapings)
+        self.trusted = self._trusted_rows(trusted)
+        self.noise_stds = tf.Variable(tf.zeros([len(shapings)]), shape=[None])
+        self._set_noise(1)
+        self.weighs = any(shaping.links != UNDEFENDED.links for shaping in shapings)
+        self.adds_noise = any(phase.noise_std > 0 for shaping in shapings for phase in shaping.phases)
 
     def reset(self, model: tf.keras.Model | None = None) -> None:
         """Go back to all replicas' initial weights, or start from those of another model of the network, with a fresh
@@ -71,7 +83,8 @@ class Stack:
             parameter.assign(value)
         for group in self.groups:
             group.reset()
-        self.noise_stds.assign([shaping.noise_std for shaping in self.shapings])
+        self.replicas = list(range(len(self.shapings)))
+        self._set_noise(1)
         self.optimizer.reset()
 
     def keep(self, replicas: Sequence[int]) -> None:
@@ -83,6 +96,7 @@ class Stack:
             raise ValueError("replicas of several kinds must be kept in ascending order")
         for values in (*self.parameters, *self.optimizer.moments, self.noise_stds):
             values.assign(tf.gather(values, replicas))
+        self.replicas = [self.replicas[replica] for replica in replicas]
         first = 0
         for group in self.groups:
             count = int(group.count)
@@ -94,13 +108,33 @@ class Stack:
 
         With `record`, return what the gradients were.
         """
-        arrays = (tf.constant(values) for values in (epoch.order, epoch.starts, epoch.clean))
-        recorded = self._epoch(rows.x, rows.y, rows.weight, rows.squared_norms, *arrays, record)
+        self._begin(rows, epoch)
+        phases = tuple(group.phase(epoch.number) for group in self.groups)
+        recorded = self._epoch(*self._arrays(rows, epoch), phases, record)
         if not record:
             return None
         *sums, squared_norms, inner_products = (values.numpy() for values in recorded)
         names = ("clean_kernel", "poison_kernel", "clean_bias", "poison_bias")
         return Record(rows, epoch, dict(zip(names, sums)), squared_norms, inner_products)
+
+    def weights_of_first_batch(self, rows: Rows, epoch: Batches) -> list[np.ndarray]:
+        """The weights that the shapings give the rows of an epoch's first batch, in its order, without training.
+
+        Float32 [replica, batch] for each layer, the dense ones and then the convolutions; 1 where a shaping weighs no
+        rows.
+        """
+        self._begin(rows, epoch)
+        kept = [(values, values.numpy()) for group in self.groups for term in group.terms for values in term.variables]
+        x, y, weight, squared_norms, order, starts, _, places, number = self._arrays(rows, epoch)
+        part = order[: starts[1]]
+        arrays = (tf.gather(values, part) for values in (x, y, squared_norms, weight))
+        x, y, squared_norms, weight = arrays
+        batch = self._look(x, y, tf.transpose(weight), squared_norms)
+        batch.places, batch.rows, batch.epoch = places[: starts[1]], part, number
+        weights, _ = self._shape(batch, tuple(group.phase(epoch.number) for group in self.groups))
+        for values, before in kept:
+            values.assign(before)
+        return [values.numpy() for values in batch.by_layer(weights)]
 
     def hits(self, x: tf.Tensor, y: tf.Tensor, replica: int | None = None) -> np.ndarray:
         """Which rows each replica classifies correctly: bool [replica, rows], of one replica [1, rows].
@@ -116,9 +150,11 @@ class Stack:
         poison = tf.constant(rows.is_poison, tf.float32)
         return self._right(rows.x, rows.y, rows.weight, poison).numpy().astype(np.float64)
 
-    def probabilities(self, x: tf.Tensor) -> np.ndarray:
-        """The softmax outputs of each replica, float32 [replica, rows, classes]; x: float32 [rows, features]."""
-        return self._probabilities(x).numpy()
+    def probabilities(self, x: tf.Tensor, replica: int | None = None) -> np.ndarray:
+        """The softmax outputs of each replica, float32 [replica, rows, classes], or of one; x: float32 [rows,
+        features].
+        """
+        return self._probabilities(x, None if replica is None else tf.constant(replica)).numpy()
 
     def finite(self) -> np.ndarray:
         """Which replicas have numbers for weights, bool [replica]: one that has not has diverged.
@@ -145,13 +181,48 @@ class Stack:
         values += [layer.kernel.numpy() for layer in convolutions] + [layer.bias.numpy() for layer in convolutions]
         return [np.stack([value] * len(self.shapings)) for value in values]
 
+    def _trusted_rows(self, given: tuple[np.ndarray, np.ndarray] | None) -> tuple | None:
+        """As many trusted rows as any shaping asks for: x, labels, |x|^2 and how often they count, 1 each."""
+        wanted = [
+            int(dict(zip(link.kind.parameters, link.parameters))[link.kind.trusted_rows])
+            for shaping in self.shapings
+            for link in shaping.links
+            if link.kind.trusted_rows
+        ]
+        if not wanted:
+            return None
+        if given is None or len(given[1]) < max(wanted):
+            raise ValueError(f"{max(wanted)} trusted rows are asked for")
+        x = tf.constant(np.reshape(given[0][: max(wanted)], [max(wanted), -1]), tf.float32)
+        return x, tf.constant(given[1][: max(wanted)], tf.int32), tf.reduce_sum(tf.square(x), 1)
+
+    def _set_noise(self, epoch: int) -> None:
+        """The noise of the phase of each replica that an epoch lies in."""
+        stds, first = [], 0
+        for group in self.groups:
+            phase = group.phase(epoch)
+            stds += [self.shapings[first + place].phases[phase].noise_std for place in range(group.initial)]
+            first += group.initial
+        self.noise_stds.assign([stds[replica] for replica in self.replicas])
+
+    def _begin(self, rows: Rows, epoch: Batches) -> None:
+        """What lies between epochs: another phase, kinds that look at all rows."""
+        if any(len(group.phases) > 1 for group in self.groups):
+            self._set_noise(epoch.number)
+        first = 0
+        for group in self.groups:
+            group.begin(epoch.number, rows, first, lambda replica: self.probabilities(rows.x, replica)[0])
+            first += int(group.count)
+
+    def _arrays(self, rows: Rows, epoch: Batches) -> tuple:
+        """What `_epoch` takes of the rows and of an epoch."""
+        arrays = (epoch.order, epoch.starts, epoch.clean, epoch.places, np.int32(epoch.number))
+        return rows.x, rows.y, rows.weight, rows.squared_norms, *map(tf.constant, arrays)
+
     @tf.function(reduce_retracing=True)
     def _hits(self, x, y, replica):
-        rows, kernels, biases = self.rows_a_product, self.kernels, self.biases
-        if replica is not None:
-            kernels, biases = (
-                [values[replica][tf.newaxis] for values in parameters] for parameters in (kernels, biases)
-            )
+        rows = self.rows_a_product
+        kernels, biases = self._parameters_of(replica)
         pieces = (tf.size(y) + rows - 1) // rows
         hits = tf.TensorArray(tf.bool, pieces, infer_shape=False)
         for piece in tf.range(pieces):
@@ -180,14 +251,21 @@ class Stack:
         return tf.reduce_all(finite, 0)
 
     @tf.function(reduce_retracing=True)
-    def _probabilities(self, x):
-        return tf.nn.softmax(tf.transpose(self._logits(x, self.kernels, self.biases), [0, 2, 1]))
+    def _probabilities(self, x, replica):
+        return tf.nn.softmax(tf.transpose(self._logits(x, *self._parameters_of(replica)), [0, 2, 1]))
+
+    def _parameters_of(self, replica):
+        """The kernels and biases of the dense layers, of one replica or, with None, of all."""
+        parameters = self.kernels, self.biases
+        if replica is None:
+            return parameters
+        return tuple([values[replica][tf.newaxis] for values in those] for those in parameters)
 
     def _logits(self, x, kernels, biases):
         return forward(self.front.features(x), kernels, biases)[-1]
 
     @tf.function(reduce_retracing=True)
-    def _epoch(self, x, y, weight, squared_norms, order, starts, clean, record):
+    def _epoch(self, x, y, weight, squared_norms, order, starts, clean, places, number, phases, record):
         steps = tf.size(clean)
         arrays = [tf.TensorArray(tf.float32, steps, infer_shape=False) for _ in range(6 if record else 0)]
         y, squared_norms, weight = (
@@ -197,25 +275,35 @@ class Stack:
         )
         for step in tf.range(steps):
             part = slice(starts[step], starts[step + 1])
-            recorded = self._step(
-                tf.gather(x, order[part]), y[part], weight[:, part], squared_norms[part], clean[step], record
-            )
+            rows = order[part]
+            batch = self._look(tf.gather(x, rows), y[part], weight[:, part], squared_norms[part])
+            batch.rows, batch.places, batch.epoch = rows, places[part], number
+            recorded = self._step(batch, clean[step], phases, record)
             arrays = [array.write(step, values) for array, values in zip(arrays, recorded)]
         return [array.stack() for array in arrays[:4]] + [array.concat() for array in arrays[4:]]
 
-    def _step(self, x, y, weight, squared_norms, clean, record):
-        """One step on a batch whose first `clean` rows are clean: forward, backward, weights, weighted sums, noise,
-        update.
+    def _look(self, x, y, weight, squared_norms, replicas=None):
+        """Forward and backward: what a step, and a shaping, sees of a batch.
 
-        x: [batch, features]; y: [batch]; weight: [replica, batch]; squared_norms: [batch], |x|^2.
+        x: [batch, features]; y: [batch]; weight: [replica, batch]; squared_norms: [batch], |x|^2; replicas: a slice.
         """
+        kernels, biases = self.kernels, self.biases
+        if replicas is not None:
+            kernels, biases = [values[replicas] for values in kernels], [values[replicas] for values in biases]
         features, squared_features, maps = self.front.forward(x, squared_norms)
-        inputs = forward(features, self.kernels, self.biases)
-        deltas = self._backward(inputs, y)
-        self.front.backward(features, maps, deltas[0], self.kernels[0])
-        batch = Batch(self.front, maps, [squared_features], inputs, deltas)
-        factors = weight * self._weights(batch) if self.weighs else weight
-        shaped = [delta * factors[:, tf.newaxis] for delta in deltas]
+        inputs = forward(features, kernels, biases)
+        deltas, softmax = backward(inputs, kernels, y)
+        self.front.backward(features, maps, deltas[0], kernels[0])
+        return Batch(self.front, maps, squared_features, inputs, deltas, softmax, weight, y)
+
+    def _step(self, batch, clean, phases, record):
+        """One step on a batch whose first `clean` rows are clean: weights, weighted sums, noise, update."""
+        inputs, deltas, weight = batch.inputs, batch.deltas, batch.weight
+        factors, instead = self._shape(batch, phases) if self.weighs else (1.0, None)
+        if self.weighs:
+            factors = [weight * one for one in factors] if isinstance(factors, list) else weight * factors
+        factors = batch.by_layer(factors if self.weighs else weight)
+        shaped = [delta * factor[:, tf.newaxis] for delta, factor in zip(deltas, factors)]
 
         # The last layer's sum is made of its clean and its poison part, recorded or not, so recording changes no bit of
         # a training.
@@ -228,7 +316,9 @@ class Stack:
             clean_kernel + poison_kernel
         ]
         sums += [tf.reduce_sum(delta, -1) for delta in shaped[:-1]] + [clean_bias + poison_bias]
-        sums += self.front.sums(maps, factors)
+        sums += self.front.sums(batch.maps, factors[len(deltas) :])
+        if instead:
+            sums = self._replaced(sums, instead)
         if self.adds_noise:
             sums = [
                 total + along(self.noise_stds, total) * noise(total.shape[1:], self.seed, index, self.optimizer.steps)
@@ -250,51 +340,32 @@ class Stack:
         self.optimizer.apply([total / along(seen, total) for total in sums])
         return recorded
 
-    def _weights(self, batch):
-        """The weights of the examples by their replica's shaping, [replica, batch]: each group of replicas of one kind
-        weighs its part of the batch.
+    def _shape(self, batch, phases):
+        """The weights of the examples by their replica's shaping, [replica, batch] or one of these for each layer, and
+        by group what stands instead of the weighted sums, None where nothing does. Each group sees its own part.
         """
-        if len(self.groups) == 1:
-            return self.groups[0].weights(batch)
         found, first = [], 0
-        for group in self.groups:
-            found.append(group.weights(batch.part(slice(first, first + group.count))))
+        for group, phase in zip(self.groups, phases):
+            replicas = slice(first, first + group.count)
+            mine = batch if len(self.groups) == 1 else batch.part(replicas)
+            if any(term.kind.trusted_rows for term in group.phases[phase][1]):
+                x, y, squared_norms = self.trusted
+                counts = tf.ones([tf.shape(mine.weight)[0], len(y)])
+                mine.trusted = self._look(x, y, counts, squared_norms, None if mine is batch else replicas)
+            found.append(group.shape(mine, phase))
             first += group.count
-        return tf.concat(found, 0)
+        weights, instead = zip(*found)
+        if len(found) == 1:
+            return weights[0], None if instead[0] is None else instead
+        instead = instead if any(sums is not None for sums in instead) else None
+        if any(isinstance(one, list) for one in weights):
+            return [tf.concat(layer, 0) for layer in zip(*map(batch.by_layer, weights))], instead
+        return tf.concat(weights, 0), instead
 
-    def _backward(self, inputs, y):
-        """The delta of every layer, [replica, fan_out, batch]: the gradient of each example's cross-entropy at its pre-
-        activation.
-        """
-        logits = inputs[-1]
-        exponentials = tf.exp(logits - tf.reduce_max(logits, 1, keepdims=True))
-        delta = exponentials / tf.reduce_sum(exponentials, 1, keepdims=True) - tf.one_hot(y, logits.shape[1], axis=0)
-        deltas = [delta]
-        for kernel, layer in zip(self.kernels[:0:-1], inputs[-2:0:-1]):
-            delta = tf.matmul(kernel, delta, transpose_a=True) * tf.cast(layer > 0, tf.float32)
-            deltas.insert(0, delta)
-        return deltas
-
-
-class Group:
-    """Replicas of one kind of shaping that lie side by side in a stack, and their parameters."""
-
-    def __init__(self, kind: str, shapings: list[Shaping]) -> None:
-        self.kind, self.initial = KINDS[kind], np.array([shaping.parameters for shaping in shapings], np.float32)
-        self.parameters = [tf.Variable(values, shape=[None]) for values in self.initial.T]
-        self.count = tf.Variable(len(shapings))
-
-    def reset(self) -> None:
-        """All replicas again."""
-        for values, initial in zip(self.parameters, self.initial.T):
-            values.assign(initial)
-        self.count.assign(len(self.initial))
-
-    def keep(self, replicas: Sequence[int]) -> None:
-        """These replicas only, numbered from 0 within the group."""
-        for values in self.parameters:
-            values.assign(tf.gather(values, np.array(replicas, np.int32)))
-        self.count.assign(len(replicas))
-
-    def weights(self, batch: Batch) -> tf.Tensor:
-        return self.kind.weigh(batch, *(values[:, tf.newaxis] for values in self.parameters))
+    def _replaced(self, sums: Direction, instead: list[Direction | None]) -> Direction:
+        """The weighted sums, and in their place those of the groups that have their own."""
+        parts, first = [], 0
+        for group, own in zip(self.groups, instead):
+            parts.append(own or [total[first : first + group.count] for total in sums])
+            first += group.count
+        return [tf.concat(values, 0) for values in zip(*parts)]

@@ -13,9 +13,10 @@ from typing import Any
 
 import numpy as np
 
-from command_line import Progress
+from command_line import Progress, refuse
 from datasets import Dataset
 from models import minibatches
+from models.kind import KINDS
 from models.protocols import NETWORKS, protocol
 from models.shaping import Shaping
 from results import layout
@@ -98,16 +99,36 @@ class Cell:
         return self.shaping.epsilon(batch_size, rows, epochs * -(-rows // batch_size))
 
 
+def check_shapings(shapings: Iterable[Shaping], network: str, dataset: Dataset) -> None:
+    """Refuse a shaping that the network, or the data set, does not have what it takes for."""
+    for shaping in shapings:
+        for link in shaping.links:
+            if link.kind.dense_only and NETWORKS[network].filters:
+                known = ", ".join(name for name, kind in KINDS.items() if not kind.dense_only)
+                refuse(
+                    f"--shaping {shaping.text}: {link.name} takes micro-batches of dense layers, and {network} has"
+                    f" convolutions; choose one of {known}"
+                )
+            if link.kind.trusted_rows:
+                wanted = dict(zip(link.kind.parameters, link.parameters))[link.kind.trusted_rows]
+                there = 0 if dataset.held_out is None else len(dataset.held_out[1])
+                if wanted > there:
+                    refuse(
+                        f"--shaping {shaping.text}: {dataset.name} has {there} held-out rows to trust, not {wanted:g};"
+                        " ask for fewer, or choose another shaping"
+                    )
+
+
 def stacks(network: str, cells: Iterable[Cell], most: int | None = None) -> list[list[Cell]]:
     """The cells in groups that train as one stack: those of one learning rate, or each alone where the network has
     convolutions.
 
-    Cells of one kind of shaping lie side by side in a stack. most: how many replicas a stack may have
+    Cells of one structure of shaping lie side by side in a stack. most: how many replicas a stack may have
     (`models.memory`); larger groups are dealt out evenly.
     """
     cells = list(cells)
-    kinds = list(dict.fromkeys(cell.shaping.kind for cell in cells))
-    cells.sort(key=lambda cell: kinds.index(cell.shaping.kind))
+    structures = list(dict.fromkeys(cell.shaping.structure for cell in cells))
+    cells.sort(key=lambda cell: structures.index(cell.shaping.structure))
     groups = {}
     for number, cell in enumerate(cells):
         groups.setdefault((number if NETWORKS[network].filters else None, cell.learning_rate), []).append(cell)
@@ -149,8 +170,11 @@ class Trainer:
             ):
                 del self.engines[next(iter(self.engines))]
                 gc.collect()  # an engine and its traced functions refer to each other
-            make = {"stack": self.stack.Stack, "tfprivacy": tfprivacy.TensorFlowPrivacy}[self.training.engine]
-            self.engines[key] = make(self.start, shapings, self.training.optimizer, learning_rate, self.training.seed)
+            arguments = (self.start, shapings, self.training.optimizer, learning_rate, self.training.seed)
+            if self.training.engine == "stack":
+                self.engines[key] = self.stack.Stack(*arguments, trusted=self.dataset.held_out)
+            else:
+                self.engines[key] = tfprivacy.TensorFlowPrivacy(*arguments)
         self.engines[key].reset()
         return self.engines[key]
 

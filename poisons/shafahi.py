@@ -240,8 +240,9 @@ def poison_file(
 
 def main() -> None:
     from models import baselines, device
+    from models.kind import add_file_option
     from models.shaping import UNDEFENDED, shaping
-    from models.trainer import Training
+    from models.trainer import Training, check_shapings
 
     parser = Parser(__doc__)
     add_victim_options(parser)
@@ -251,10 +252,12 @@ def main() -> None:
         default=UNDEFENDED,
         help="of the attacked model, as train.py reads it (default: undefended)",
     )
+    add_file_option(parser)
     parser.add_argument("--target", type=INDEX, nargs="+", required=True, help="rows of the test set")
     options = parser.parse_args()
     dataset = datasets.load(options.dataset)
     training = Training.published(dataset.name, options.network)
+    check_shapings([options.shaping], options.network, dataset)
     check(options, dataset)
     device.start(options.gpu)
     victim = baselines.baseline(training, dataset, options.shaping, options.learning_rate)

@@ -14,6 +14,7 @@ import tensorflow as tf  # noqa: E402
 
 from command_line import POSITIVE, BadInput  # noqa: E402
 from models import baselines, minibatches, networks, privacy, shaping, stack, tfprivacy  # noqa: E402
+from models.kind import KINDS, kind  # noqa: E402
 from models.shaping import UNDEFENDED, Shaping  # noqa: E402
 from models.trainer import Training, stacks  # noqa: E402
 
@@ -21,19 +22,19 @@ from models.trainer import Training, stacks  # noqa: E402
 @pytest.fixture
 def kinds():
     """Two kinds for the length of a test: one bounds each example's influence by 1, the other by nothing."""
-    before = dict(shaping.KINDS)
+    before = dict(KINDS)
 
-    @shaping.kind({"gamma": POSITIVE}, sensitivity=lambda gamma: 1.0)
-    def auto_s(batch, gamma):
+    @kind({"gamma": POSITIVE}, sensitivity=lambda gamma: 1.0)
+    def shrink(batch, gamma):
         return 1 / (tf.sqrt(batch.squared_norms) + gamma)
 
-    @shaping.kind({"power": POSITIVE, "scale": POSITIVE})
+    @kind({"power": POSITIVE, "scale": POSITIVE})
     def power_law(batch, power, scale):
         return scale * tf.pow(batch.squared_norms, power)
 
     yield
-    shaping.KINDS.clear()
-    shaping.KINDS.update(before)
+    KINDS.clear()
+    KINDS.update(before)
 
 
 SPELLED = [
@@ -42,10 +43,10 @@ SPELLED = [
     ("0.1", Shaping.clip(0.1), "dp_lr_300_40_0.01_1000.0_1e-05_0.1_0.0"),
     ("4:0.0025", Shaping.clip(4, 0.01), "dp_lr_300_40_0.01_1000.0_1e-05_4.0_0.0025"),
     ("3:noise_std=0.1", Shaping.clip(3, 0.1), "dp_lr_300_40_0.01_1000.0_1e-05_3.0_0.03333333333333333"),
-    ("undefended:noise_std=0.1", Shaping("clip", (math.inf,), 0.1), "undefended_lr_300_40_0.01_noise_std=0.1"),
-    ("auto-s:0.01", Shaping("auto-s", (0.01,)), "auto-s_lr_300_40_0.01_0.01"),
-    ("auto-s:0.01:0.5", Shaping("auto-s", (0.01,), 0.5), "auto-s_lr_300_40_0.01_0.01_0.5"),
-    ("power-law:2:3", Shaping("power-law", (2.0, 3.0)), "power-law_lr_300_40_0.01_2_3"),
+    ("undefended:noise_std=0.1", Shaping.clip(math.inf, 0.1), "undefended_lr_300_40_0.01_noise_std=0.1"),
+    ("shrink:0.01", Shaping.of("shrink", 0.01), "shrink_lr_300_40_0.01_0.01"),
+    ("shrink:0.01:0.5", Shaping.of("shrink", 0.01, noise_std=0.5), "shrink_lr_300_40_0.01_0.01_0.5"),
+    ("power-law:2:3", Shaping.of("power-law", 2, 3), "power-law_lr_300_40_0.01_2_3"),
 ]
 
 
@@ -76,10 +77,12 @@ def test_names_that_are_taken_are_no_kinds(kinds):
 
     for parameters in ({}, {"epochs": POSITIVE}):
         with pytest.raises(ValueError, match="choose another"):
-            shaping.kind(parameters)(clip)
+            kind(parameters)(clip)
     clip.__name__ = "other"
     with pytest.raises(ValueError, match="choose another"):
-        shaping.kind({"epochs": POSITIVE})(clip)
+        kind({"epochs": POSITIVE})(clip)
+    with pytest.raises(ValueError, match="a value for each of its parameters"):
+        kind({"one": POSITIVE, "another": POSITIVE})(clip)
 
 
 @pytest.mark.parametrize(
@@ -91,8 +94,8 @@ def test_one_shaping_has_one_text(other):
 
 @pytest.mark.parametrize(
     "text",
-    ["tight", "", "0", "-1", "inf", "nan", "4:", "4:-1", "4:noise", "4:1:2", "clip", "clip:4:clip_norm=3", "auto-s",
-     "auto-s:0", "auto-s:0.1:2:3", "power-law:1", "power-law:1:2:0.5", "undefended:3",
+    ["tight", "", "0", "-1", "inf", "nan", "4:", "4:-1", "4:noise", "4:1:2", "clip", "clip:4:clip_norm=3", "shrink",
+     "shrink:0", "shrink:0.1:2:3", "power-law:1", "power-law:1:2:0.5", "undefended:3",
      "4:noise_std=1:noise_multiplier=1",
      "1e300:1e300", "4:strength=2"],
 )  # fmt: skip
@@ -100,18 +103,18 @@ def test_what_is_no_shaping_is_refused_with_what_there_is(text, kinds):
     with pytest.raises(argparse.ArgumentTypeError) as refusal:
         shaping.shaping(text)
     assert repr(text) in str(refusal.value) and "undefended" in str(refusal.value)
-    assert "auto-s:gamma" in str(refusal.value)
+    assert "shrink:gamma" in str(refusal.value)
 
 
 def test_epsilon_is_finite_only_where_one_examples_influence_is_bounded(kinds):
     steps = (300, 10800, 36)
     assert Shaping.clip(4, 0.4).epsilon(*steps) == round(privacy.epsilon(0.1, *steps, 1e-5), 4)
-    assert Shaping("auto-s", (0.01,), 0.1).epsilon(*steps) == Shaping.clip(4, 0.4).epsilon(*steps)
+    assert Shaping.of("shrink", 0.01, noise_std=0.1).epsilon(*steps) == Shaping.clip(4, 0.4).epsilon(*steps)
     for unbounded in (
         UNDEFENDED,
         Shaping.clip(4),
-        Shaping("clip", (math.inf,), 5.0),
-        Shaping("power-law", (1.0, 1.0), 5.0),
+        Shaping.clip(math.inf, 5.0),
+        Shaping.of("power-law", 1, 1, noise_std=5.0),
     ):
         assert unbounded.epsilon(*steps) == math.inf
 
@@ -127,11 +130,11 @@ def test_kinds_that_share_a_stack_train_as_each_would_alone(network, kinds):
     mixed = [
         UNDEFENDED,
         Shaping.clip(0.5),
-        Shaping("auto-s", (0.1,), 0.2),
-        Shaping("auto-s", (1.0,)),
+        Shaping.of("shrink", 0.1, noise_std=0.2),
+        Shaping.of("shrink", 1),
         Shaping.clip(2.0, 0.1),
     ]
-    mixed.append(Shaping("power-law", (0.5, 0.3)))
+    mixed.append(Shaping.of("power-law", 0.5, 0.3))
     model = networks.build(network, (12,), 3, 7)
     weight = np.random.default_rng(6).integers(0, 2, (90, len(mixed))).astype(np.float32)
     together = stack.Stack(model, mixed, "adam", 0.01, 7)
@@ -168,7 +171,7 @@ def test_the_stack_weighs_by_the_kinds_own_formula(kinds):
     """One step of SGD at rate 1 against w_i g_i formed example by example."""
     model = networks.build("lr", (12,), 3, 7)
     rows = rows_of(1)
-    engine = stack.Stack(model, [Shaping("auto-s", (0.3,))], "sgd", 1.0, 7)
+    engine = stack.Stack(model, [Shaping.of("shrink", 0.3)], "sgd", 1.0, 7)
     engine.train_epoch(rows, minibatches.shuffled(rows, 90, 7, 1))
     x, y = rows.x.numpy().astype(float), rows.y.numpy()
     kernel, bias = model.get_weights()
@@ -183,13 +186,13 @@ def test_the_stack_weighs_by_the_kinds_own_formula(kinds):
 
 def test_kinds_lie_side_by_side_in_the_stacks_of_a_sweep(kinds, subtask):
     training = Training.published(subtask.name, "lr")
-    shapings = [UNDEFENDED, Shaping("auto-s", (1.0,)), Shaping.clip(1), Shaping("auto-s", (2.0,))]
+    shapings = [UNDEFENDED, Shaping.of("shrink", 1), Shaping.clip(1), Shaping.of("shrink", 2)]
     (group,) = stacks("lr", baselines.clean_cells(training, shapings, None))
-    assert [cell.shaping.kind for cell in group] == ["clip", "clip", "auto-s", "auto-s"]
+    assert [cell.shaping.kind for cell in group] == ["clip", "clip", "shrink", "shrink"]
 
 
 def test_the_reference_engine_refuses_what_it_does_not_do(kinds):
-    for text in ("auto-s:1", "undefended:noise_std=1"):
+    for text in ("shrink:1", "undefended:noise_std=1"):
         with pytest.raises(BadInput, match="--engine tfprivacy"):
             tfprivacy.check(shaping.shaping(text))
     for text in ("undefended", "4:0.1"):

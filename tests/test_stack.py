@@ -15,12 +15,10 @@ device.start()
 
 import tensorflow as tf  # noqa: E402
 
-from models import baselines, dense, minibatches, networks, shaping, stack, tfprivacy  # noqa: E402
-from models.shaping import (  # noqa: E402
-    UNDEFENDED,
-    Shaping,
-    noise,  # noqa: E402
-)
+from models import baselines, dense, minibatches, networks, stack, tfprivacy  # noqa: E402
+from models.kinds.norms import clip  # noqa: E402
+from models.noise import noise  # noqa: E402
+from models.shaping import UNDEFENDED, Shaping  # noqa: E402
 from models.trainer import Trainer, Training  # noqa: E402
 
 SHAPE = (6, 5, 1)
@@ -174,7 +172,7 @@ def test_an_epoch_with_convolutions_agrees_with_tensorflow_privacy(clip_norm, su
 def test_clip_weights_bound_the_norm():
     norms = np.array([[0.0, 1e-6, 0.5, 1.0, 2.0, 1e6]] * 3, np.float32)
     batch = types.SimpleNamespace(squared_norms=tf.constant(norms**2))
-    weights = shaping.clip(batch, tf.constant([[1.0], [0.3], [math.inf]])).numpy()
+    weights = clip(batch, tf.constant([[1.0], [0.3], [math.inf]])).numpy()
     assert (weights * norms <= np.array([[1.0], [0.3], [math.inf]]) * (1 + 1e-6)).all()
     assert np.allclose(weights[0], [1, 1, 1, 1, 0.5, 1e-6], rtol=1e-6) and (weights[2] == 1).all()
 

@@ -263,7 +263,8 @@ class Victims:
             draws = clean_rows + points * random.integers(DRAWS, size=len(clean))
             order = np.concatenate([clean, draws[:, np.newaxis] + np.arange(points)], 1).astype(np.int32)
             starts = order.shape[1] * np.arange(len(order) + 1, dtype=np.int32)
-            return minibatches.Batches(order.reshape(-1), starts, np.full(len(clean), size, np.int32))
+            places = np.tile(np.arange(order.shape[1], dtype=np.int32), len(order))
+            return minibatches.Batches(order.reshape(-1), starts, np.full(len(clean), size, np.int32), places, epoch)
 
         return cut
 

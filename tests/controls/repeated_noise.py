@@ -33,7 +33,7 @@ def main() -> None:
 
     import datasets
     from models import minibatches, networks, protocols, stack, trials
-    from models.shaping import noise as fresh
+    from models.noise import noise as fresh
     from models.shaping import shaping as read
     from poisons import shafahi
 

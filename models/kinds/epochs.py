@@ -1,0 +1,93 @@
+"""Kinds that look at all rows between epochs, and weigh them till the next look."""
+
+from __future__ import annotations
+
+import heapq
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from command_line import COUNT, POSITIVE, PROPER_SHARE
+from models.kind import kind
+from models.later import tf
+
+if TYPE_CHECKING:
+    from models.batch import Batch
+    from models.groups import EpochStart
+
+
+def isolated(start: EpochStart, gamma: float, isolation_epochs: float, share: float) -> np.ndarray | None:
+    """-1 for the share of the rows with the smallest losses when the isolation epochs are over, 1 for the others."""
+    if start.epoch != isolation_epochs + 1:
+        return None
+    probabilities = start.probabilities()[np.arange(len(start.labels)), start.labels]
+    order = np.argsort(np.where(start.copies > 0, -probabilities, np.inf), kind="stable")  # the smallest losses first
+    wanted = np.floor(share * start.copies.sum() + 1e-4)
+    last = np.searchsorted(np.cumsum(start.copies[order]), wanted)
+    if wanted < 1:
+        return np.ones(len(order), np.float32)
+    return np.where(probabilities >= probabilities[order[last]], -1, 1).astype(np.float32)
+
+
+@kind({"gamma": POSITIVE, "isolation_epochs": COUNT, "share": PROPER_SHARE}, between=isolated)
+def abl(batch: Batch, gamma: tf.Tensor, isolation_epochs: tf.Tensor, share: tf.Tensor) -> tf.Tensor:
+    """Anti-backdoor learning (Li et al., arXiv 2110.11571): isolate what is learnt too fast, then unlearn it.
+
+    In the isolation epochs sign(l_i - gamma), which keeps losses near gamma; then a share of the rows, those of the
+    smallest losses, are isolated: -1 for them, 1 for the others. The paper has gamma 0.5, 10 to 20 epochs and a share
+    of 0.01. No sensitivity: the threshold is made of all rows.
+    """
+    isolating = tf.cast(batch.epoch, tf.float32) <= isolation_epochs
+    return tf.where(isolating, tf.sign(batch.losses - gamma), batch.row_weights)
+
+
+def without_isolated_medoids(start: EpochStart, share: float, every: float, last_epoch: float) -> np.ndarray | None:
+    """The weights so far, 0 for the rows that `epic` drops now."""
+    done = start.epoch - 1
+    if done == 0 or done % every or done > last_epoch:
+        return None
+    deltas = start.probabilities().astype(np.float64) - np.eye(start.probabilities().shape[1])[start.labels]
+    weights = start.weights.copy()
+    for label in np.unique(start.labels):
+        rows = np.flatnonzero((start.labels == label) & (start.copies > 0) & (weights > 0))
+        if len(rows) > 1:
+            weights[rows[_alone(deltas[rows], int(np.ceil(share * len(rows) - 1e-4)))]] = 0
+    return weights
+
+
+def _alone(points: np.ndarray, count: int) -> np.ndarray:
+    """Which points are medoids of clusters of themselves alone: `count` medoids by greedy facility location, each point
+    in the cluster of the nearest. points: float64 [points, dimensions]; returns their numbers.
+
+    Lazily (Minoux 1978): a gain can only fall, so the largest one known needs to be computed anew and no other.
+    """
+    squared = (points**2).sum(1)
+    distances = squared[:, np.newaxis] + squared - 2 * points @ points.T
+    distances = np.sqrt(np.maximum(distances, 0, out=distances), out=distances)
+    similarity = distances.max() - distances
+    covered, medoids = np.zeros(len(points)), []
+    gains = [(-gain, point, 0) for point, gain in enumerate(similarity.sum(1))]
+    heapq.heapify(gains)
+    while len(medoids) < count:
+        gain, point, round_ = heapq.heappop(gains)
+        if round_ == len(medoids):
+            medoids.append(point)
+            covered = np.maximum(covered, similarity[point])
+        else:
+            gain = np.maximum(similarity[point] - covered, 0).sum()
+            heapq.heappush(gains, (-gain, point, len(medoids)))
+    medoids = np.array(medoids)
+    nearest = medoids[distances[:, medoids].argmin(1)]
+    sizes = np.bincount(nearest, minlength=len(points))
+    return medoids[(sizes[medoids] == 1) & (nearest[medoids] == medoids)]
+
+
+@kind({"share": PROPER_SHARE, "every": COUNT, "last_epoch": COUNT}, between=without_isolated_medoids)
+def epic(batch: Batch, share: tf.Tensor, every: tf.Tensor, last_epoch: tf.Tensor) -> tf.Tensor:
+    """1, but 0 for rows that were dropped as isolated: EPIC (Yang et al., arXiv 2210.09671).
+
+    After every so many epochs, until `last_epoch`, medoids of each class, a share of its rows, are chosen by the
+    gradients of the logits, p_i - y_i; a medoid whose cluster is itself alone is dropped for good. The paper has shares
+    of 0.1 to 0.3, every 2 to 10 epochs, until epoch 10 or 30. No sensitivity: rows are compared.
+    """
+    return batch.row_weights

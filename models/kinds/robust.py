@@ -1,0 +1,181 @@
+"""Kinds that replace the mean of the examples, or of the means of micro-batches, by a robust one.
+
+Which rows meet in a micro-batch is drawn anew in each epoch: a row's is its place in the shuffled batch modulo their
+number. With a number of 0 each example stands for itself, where a kind can take that.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from typing import TYPE_CHECKING
+
+from command_line import COUNT, HALF_SHARE, INDEX, POSITIVE, PROPER_SHARE
+from models.kind import Aggregate, kind
+from models.later import tf
+
+if TYPE_CHECKING:
+    from models.batch import Batch, Direction
+
+ROUNDS = 3  # of the geometric median
+
+
+@kind({"smoothing": POSITIVE, "micro_batches": INDEX}, fixed=("micro_batches",), dense_only=True)
+def geometric_median(batch: Batch, smoothing: tf.Tensor, micro_batches: int) -> tf.Tensor:
+    """The smoothed geometric median by Weiszfeld's rounds (Pillutla et al., arXiv 1912.13445; as in byzfl, smoothing
+    0.1, three rounds from the mean): z = sum a_u x_u / sum a_u, a_u = 1 / max(smoothing, |x_u - z|).
+
+    No sensitivity: one example decides on how much another counts.
+    """
+    from models.batch import dot
+
+    def nearness(squared):
+        return tf.math.rsqrt(tf.maximum(squared, tf.square(smoothing)))
+
+    def shares(amounts):
+        return tf.math.divide_no_nan(amounts, tf.reduce_sum(amounts, 1, keepdims=True))
+
+    if not micro_batches:
+        share = shares(batch.weight)
+        for _ in range(ROUNDS):
+            # a row's share counts its copies, which `total` counts, too
+            center = batch.total(tf.math.divide_no_nan(share, batch.weight))
+            squared = batch.squared_norms - 2.0 * batch.inner(center) + dot(center, center)
+            share = shares(batch.weight * nearness(squared))
+        return batch.count * tf.math.divide_no_nan(share, batch.weight)
+    counts, means = batch.micro_batches(micro_batches)
+    gram, there = _gram(means), tf.cast(counts > 0, tf.float32)
+    share = shares(there)
+    for _ in range(ROUNDS):
+        inner = tf.linalg.matvec(gram, share)
+        squared = tf.linalg.diag_part(gram) - 2.0 * inner + tf.reduce_sum(inner * share, 1, keepdims=True)
+        share = shares(there * nearness(squared))
+    return _of_rows(batch, counts, share)
+
+
+@kind({"share": PROPER_SHARE, "micro_batches": INDEX}, fixed=("micro_batches",), dense_only=True)
+def multi_krum(batch: Batch, share: tf.Tensor, micro_batches: int) -> tf.Tensor:
+    """The mean of the N - F that lie nearest to their N - F nearest, by the sum of squared distances, F a share of N
+    (Blanchard et al. 2017; N - F neighbours as in byzfl).
+
+    No sensitivity: one example decides on another.
+    """
+    if micro_batches:
+        counts, means = batch.micro_batches(micro_batches)
+        return _of_rows(batch, counts, _krum_shares(_gram(means), tf.cast(counts > 0, tf.float32), share))
+    shares = _krum_shares(batch.gram, batch.weight, share)
+    return batch.count * tf.math.divide_no_nan(shares, batch.weight)
+
+
+def _krum_shares(gram: tf.Tensor, copies: tf.Tensor, share: tf.Tensor) -> tf.Tensor:
+    """The share of each of N things in the mean of those that are chosen, [replica, things]; gram: of their inner
+    products; copies: how often each counts.
+    """
+    from models.batch import rounded_down
+
+    number = tf.reduce_sum(copies, 1, keepdims=True)
+    kept = number - rounded_down(share * number)
+    squared = tf.linalg.diag_part(gram)
+    distances = tf.maximum(squared[:, tf.newaxis] + squared[..., tf.newaxis] - 2.0 * gram, 0.0)
+    distances = tf.where(copies[:, tf.newaxis] > 0, distances, math.inf)
+    nearest, order = _ascending(distances)
+    counted = _first(tf.gather(copies, order, batch_dims=1), kept[..., tf.newaxis])
+    scores = tf.reduce_sum(tf.where(counted > 0, counted * nearest, 0.0), 2)
+    _, order = _ascending(tf.where(copies > 0, scores, math.inf))
+    chosen = _first(tf.gather(copies, order, batch_dims=1), kept)
+    return tf.math.divide_no_nan(tf.gather(chosen, tf.argsort(order), batch_dims=1), kept)
+
+
+def _ascending(values: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    """The values of the last axis in ascending order, NaN as infinite ones, and where each stood; first of equals."""
+    values, order = tf.math.top_k(-tf.where(values < math.inf, values, math.inf), tf.shape(values)[-1])
+    return -values, order
+
+
+def _first(copies: tf.Tensor, number: tf.Tensor) -> tf.Tensor:
+    """How many of each thing's copies are among the first `number` of the last axis."""
+    return tf.clip_by_value(number - tf.cumsum(copies, -1, exclusive=True), 0.0, copies)
+
+
+@kind({"micro_batches": COUNT}, fixed=("micro_batches",), aggregates=True, dense_only=True)
+def median_of_means(batch: Batch, micro_batches: int) -> Aggregate:
+    """The coordinate-wise median of the micro-batches' means (Yin et al., arXiv 1803.01498, algorithm 1).
+
+    No sensitivity.
+    """
+    counts, means = batch.micro_batches(micro_batches)
+    number = tf.reduce_sum(tf.cast(counts > 0, tf.float32), 1)
+    return Aggregate(_middle(batch, counts, means, tf.floor(tf.maximum(number - 1.0, 0.0) / 2.0)))
+
+
+@kind({"share": HALF_SHARE, "micro_batches": COUNT}, fixed=("micro_batches",), aggregates=True, dense_only=True)
+def trimmed_mean(batch: Batch, share: tf.Tensor, micro_batches: int) -> Aggregate:
+    """The coordinate-wise mean of the micro-batches' means without a share of the smallest and of the largest (Yin et
+    al., arXiv 1803.01498, algorithm 1).
+
+    No sensitivity.
+    """
+    from models.batch import rounded_down
+
+    counts, means = batch.micro_batches(micro_batches)
+    number = tf.reduce_sum(tf.cast(counts > 0, tf.float32), 1)
+    return Aggregate(_middle(batch, counts, means, rounded_down(share[:, 0] * number)))
+
+
+def _middle(batch: Batch, counts: tf.Tensor, means: Direction, trimmed: tf.Tensor) -> Direction:
+    """The coordinate-wise mean of the micro-batches without `trimmed` at each end, times the number of examples."""
+    seen = tf.reduce_sum(batch.weight, 1)
+    return [_trimmed()(values, counts > 0, trimmed, seen) for values in means]
+
+
+@functools.cache
+def _trimmed():
+    """Compiled, since it is many passes over little else than memory: XLA makes one of them, ten times as fast."""
+
+    @tf.function(jit_compile=True)
+    def trimmed_mean(values, there, trimmed, seen):
+        def one_a_replica(amounts):
+            return tf.reshape(amounts, [-1] + [1] * (len(values.shape) - 2))
+
+        lines = [
+            tf.where(one_a_replica(there[:, place]), line, math.inf)
+            for place, line in enumerate(tf.unstack(values, axis=1))
+        ]
+        for low, high in _comparators(len(lines)):
+            lines[low], lines[high] = tf.minimum(lines[low], lines[high]), tf.maximum(lines[low], lines[high])
+        number = tf.reduce_sum(tf.cast(there, tf.float32), 1)
+        total = tf.zeros_like(lines[0])
+        for place, line in enumerate(lines):
+            inside = (place >= trimmed) & (place < number - trimmed)
+            total += tf.where(one_a_replica(inside), line, 0.0)
+        left = tf.math.divide_no_nan(seen, number - 2.0 * trimmed)
+        return total * one_a_replica(left)
+
+    return trimmed_mean
+
+
+def _comparators(count: int) -> list[tuple[int, int]]:
+    """The pairs that Batcher's odd-even merge sort compares, one after the other, to sort `count` values."""
+    pairs, run = [], 1
+    while run < count:
+        step = run
+        while step >= 1:
+            for first in range(step % run, count - step, 2 * step):
+                for low in range(first, min(first + step, count - step)):
+                    if low // (2 * run) == (low + step) // (2 * run):
+                        pairs.append((low, low + step))
+            step //= 2
+        run *= 2
+    return pairs
+
+
+def _gram(means: Direction) -> tf.Tensor:
+    """The inner products of the micro-batches' means, [replica, number, number]."""
+    flat = [tf.reshape(values, [-1, values.shape[1], math.prod(values.shape[2:])]) for values in means]
+    return tf.add_n([tf.matmul(values, values, transpose_b=True) for values in flat])
+
+
+def _of_rows(batch: Batch, counts: tf.Tensor, shares: tf.Tensor) -> tf.Tensor:
+    """Weights of the rows, [replica, batch], from the shares of their micro-batches in the mean, [replica, number]."""
+    weights = batch.count * tf.math.divide_no_nan(shares, counts)
+    return tf.gather(weights, batch.micro_batch(counts.shape[1]), axis=1)

@@ -1,0 +1,358 @@
+"""Every kind of gradient shaping, chain and schedule against `shaping_oracle`: weights and steps of a stack, on
+ordinary batches and on degenerate ones, and the bound that each kind puts on one example's influence.
+"""
+
+import dataclasses
+import math
+
+import numpy as np
+import pytest
+import shaping_oracle as oracle
+
+from models import device
+
+device.start()
+
+import tensorflow as tf  # noqa: E402
+
+from models import minibatches, networks, shaping, stack  # noqa: E402
+
+SHAPES = {"lr": (6, 5, 1), "shallow-mlp": (6, 5, 1), "badnet": (10, 9, 1)}
+ROWS, BATCH, CLASSES, TRUSTED, SEED = 42, 14, 3, 10, 7
+TOLERANCE = 1e-5
+KINDS = {
+    "clip": ["clip:0.5", "clip:2"],
+    "clip-layers": ["clip-layers:0.5", "clip-layers:2"],
+    "auto-s": ["auto-s:0.01", "auto-s:1"],
+    "auto-v": ["auto-v"],
+    "psac": ["psac:1:0.1", "psac:0.5:0.01"],
+    "quantile-clip": ["quantile-clip:0.5:0.2:1", "quantile-clip:0.8:1:0.3"],
+    "drop-norm": ["drop-norm:0.3", "drop-norm:0.1"],
+    "trim-loss": ["trim-loss:0.3", "trim-loss:0.1"],
+    "phuber": ["phuber:2", "phuber:3"],
+    "gce": ["gce:0.7", "gce:0.3"],
+    "linear": ["linear"],
+    "geometric-median": ["geometric-median:0.1:0", "geometric-median:1:0", "geometric-median:0.1:4"],
+    "multi-krum": ["multi-krum:0.3:0", "multi-krum:0.1:0", "multi-krum:0.3:5"],
+    "sever": ["sever:0.3", "sever:0.1"],
+    "median-of-means": ["median-of-means:3", "median-of-means:4"],
+    "trimmed-mean": ["trimmed-mean:0.3:5", "trimmed-mean:0.1:11"],
+    "centered-clip": ["centered-clip:0.5", "centered-clip:2"],
+    "cosine": ["cosine:0", "cosine:0.3"],
+    "running-cosine": ["running-cosine:0:0.9", "running-cosine:0.2:0.5"],
+    "trusted": ["trusted:5", "trusted:10"],
+    "chains": ["phuber:2+clip:1", "trim-loss:0.2+clip-layers:1", "clip:1+phuber:2"],
+    "chains of norms": ["clip-layers:0.5+auto-s:0.1", "phuber:3+sever:0.3",
+                        "quantile-clip:0.5:1:1+quantile-clip:0.5:1:0.3"],
+    "chains that end in an aggregate": ["clip:1+median-of-means:3", "phuber:3+centered-clip:1"],
+}  # fmt: skip
+DENSE_ONLY = {"geometric-median", "multi-krum", "median-of-means", "trimmed-mean", "chains that end in an aggregate"}
+OVER_EPOCHS = {
+    "abl": ["abl:0.9:2:0.1", "abl:1.05:1:0.3"],
+    "epic": ["epic:0.3:1:3", "epic:0.5:2:2"],
+    "chains": ["abl:1:1:0.2+clip:0.5", "epic:0.3:1:1+trim-loss:0.2"],
+    "schedules": ["clip:0.5@1,phuber:2", "undefended@2,abl:1:1:0.2", "sever:0.3@1,sever:0.1@1,quantile-clip:0.5:1:1"],
+}
+PAIRS = [(network, kind) for network in SHAPES for kind in KINDS if network != "badnet" or kind not in DENSE_ONLY]
+
+
+class Reference:
+    """A model in float64: every row's gradient by tf.vectorized_map, at weights that are given."""
+
+    def __init__(self, model):
+        config = model.get_config()
+        for layer in config["layers"]:
+            layer["config"]["dtype"] = "float64"
+        self.model = tf.keras.Sequential.from_config(config)
+        self.start, self.known = flat(model.get_weights()), {}
+
+    @tf.function(reduce_retracing=True)
+    def _of_rows(self, x, y):
+        def of_row(row):
+            with tf.GradientTape() as tape:
+                logits = self.model(row[0][tf.newaxis])
+                loss = tf.nn.sparse_softmax_cross_entropy_with_logits(row[1][tf.newaxis], logits)[0]
+            return tape.gradient(loss, self.model.trainable_variables), loss, tf.nn.softmax(logits[0])
+
+        return tf.vectorized_map(of_row, (x, y))
+
+    def of_rows(self, weights, x, y):
+        """Gradients [rows, *parameter], losses [rows] and softmax outputs [rows, classes]."""
+        self.model.set_weights(weights)
+        arrays, losses, outputs = self._of_rows(tf.constant(x, tf.float64), tf.constant(y))
+        return [values.numpy() for values in arrays], losses.numpy(), outputs.numpy()
+
+    def gradients(self, weights, data, order, copies, places):
+        """Of a batch; those at the model's own weights are kept, since many tests begin there."""
+        key = data.x[order].tobytes(), data.y[order].tobytes(), places.tobytes()
+        begins = np.array_equal(flat(weights), self.start)
+        gradients = self.known.get(key) if begins else None
+        if gradients is None:
+            arrays, losses, _ = self.of_rows(weights, data.x[order], data.y[order])
+            trusted, _, _ = self.of_rows(weights, *data.trusted)
+            gradients = oracle.Gradients.of(arrays, losses, copies, places, trusted)
+        if begins:
+            self.known[key] = gradients
+        return dataclasses.replace(gradients, copies=copies.astype(int))
+
+
+@dataclasses.dataclass(frozen=True)
+class Data:
+    x: np.ndarray
+    y: np.ndarray
+    is_poison: np.ndarray
+    trusted: tuple
+    batch_size: int = BATCH
+
+    def rows(self, copies):
+        return minibatches.Rows.of(self.x, self.y, self.is_poison, copies.shape[1], copies)
+
+    def epoch(self, number=1):
+        return minibatches.shuffled(self.rows(np.ones((len(self.x), 1))), self.batch_size, SEED, number)
+
+    def batches(self, number=1):
+        """An epoch's batches, an epoch each."""
+        epoch = self.epoch(number)
+        for batch, (start, end) in enumerate(zip(epoch.starts, epoch.starts[1:])):
+            yield dataclasses.replace(
+                epoch,
+                order=epoch.order[start:end],
+                starts=np.array([0, end - start], np.int32),
+                clean=epoch.clean[batch : batch + 1],
+                places=epoch.places[start:end],
+            )
+
+
+def random_rows(shape):
+    random = np.random.default_rng(3)
+    x = random.random((ROWS + TRUSTED, *shape), np.float32)
+    y = random.integers(0, CLASSES, ROWS + TRUSTED).astype(np.int32)
+    return Data(x[:ROWS], y[:ROWS], np.arange(ROWS) >= ROWS - 12, (x[ROWS:], y[ROWS:]))
+
+
+def cases(shape, reference, weights):
+    """Data sets by name, and the numbers of the batches that are trained on, from 0."""
+    data = random_rows(shape)
+    yield "random", data, [0, 1, 2]
+    yield "poisons alone", dataclasses.replace(data, is_poison=np.ones(ROWS, bool)), [1]
+    yield "one row", dataclasses.replace(data, batch_size=1), [BATCH]  # which lies in batch 1 of the others
+    same = dataclasses.replace(data, x=data.x[:1].repeat(ROWS, 0), y=data.y[:1].repeat(ROWS))
+    yield "one row again and again", same, [1]
+    # Logits so far apart that the outputs are 0 and 1 in float64, too, and a gradient is zero where the label is right
+    far = data.x * np.float32(1e6)
+    right = reference.of_rows(weights, far, data.y)[2].argmax(1).astype(np.int32)
+    yield "no gradient", dataclasses.replace(data, x=far, y=right), [1]
+    wrong = np.arange(ROWS) % 2
+    yield "gradients of some", dataclasses.replace(data, x=far, y=((right + wrong) % CLASSES).astype(np.int32)), [1]
+
+
+def copies_of(data):
+    """How often three replicas see each row, [rows, 3]: once; 0 to 3 times; the same, but none of batch 1."""
+    copies = np.random.default_rng(4).integers(0, 4, (ROWS, 1)).repeat(3, 1).astype(np.float32)
+    _, batch, _ = data.batches()
+    copies[:, 0] = 1
+    copies[batch.order, 2] = 0
+    return copies
+
+
+def flat(weights):
+    return np.concatenate([values.reshape(-1) for values in weights])
+
+
+def follow(engine, texts, data, copies, reference, batches, what):
+    """Train a stack batch by batch and hold weights and direction of every replica against the oracle's, which starts
+    each step at the stack's parameters and keeps its own states.
+    """
+    rows = data.rows(copies)
+    count = len(flat(engine.weights(0)))
+    states = [oracle.first_states(text, count) for text in texts]
+    convolutions = sum(values.ndim == 4 for values in engine.weights(0))
+    epochs = list(data.batches())
+    for number in batches:
+        epoch = epochs[number]
+        before = [engine.weights(replica) for replica in range(len(texts))]
+        found = engine.weights_of_first_batch(rows, epoch)
+        engine.train_epoch(rows, epoch)
+        known = {}
+        for replica, text in enumerate(texts):
+            key, seen = flat(before[replica]).tobytes(), copies[epoch.order, replica]
+            if key not in known:
+                known[key] = reference.gradients(before[replica], data, epoch.order, seen, epoch.places)
+            gradients = dataclasses.replace(known[key], copies=seen.astype(int))
+            weights, direction, states[replica] = oracle.chain(text, gradients, states[replica])
+            where = f"{what}, batch {number}, replica {replica}: {text}"
+            if "no gradient" in what:
+                assert not gradients.matrix.any(), where
+            stepped = flat(before[replica]).astype(float) - flat(engine.weights(replica))
+            error = np.abs(stepped - direction).max() / max(1, np.abs(direction).max())
+            # Which of equal points are nearest to the others is up to rounding: the direction alone is determined
+            if weights is not None and not ("multi-krum" in text and "again" in what):
+                assert len(found) == weights.shape[1], where
+                for layer, mine in zip(np.roll(np.arange(len(found)), -convolutions), found):
+                    theirs = weights[seen > 0, layer]
+                    wrong = np.abs(mine[replica, seen > 0] - theirs) / np.maximum(1, np.abs(theirs))
+                    assert (wrong <= TOLERANCE).all(), f"{where}: weights off by {wrong.max()} in layer {layer}"
+            assert error <= TOLERANCE, f"{where}: direction off by {error}"
+            if not seen.any():
+                assert not stepped.any(), where
+
+
+@pytest.fixture(scope="module")
+def built():
+    """A network's model and its reference."""
+    made = {}
+
+    def build(network):
+        if network not in made:
+            model = networks.build(network, SHAPES[network], CLASSES, SEED)
+            made[network] = model, Reference(model)
+        return made[network]
+
+    return build
+
+
+def stack_of(model, texts, rate, shape):
+    shapings = [shaping.shaping(text) for text in texts]
+    return stack.Stack(model, shapings, "sgd", rate, SEED, trusted=random_rows(shape).trusted)
+
+
+@pytest.mark.parametrize(("network", "kind"), PAIRS)
+def test_a_stack_weighs_and_steps_as_the_papers_formula_does(network, kind, built):
+    model, reference = built(network)
+    shape, start, copies = SHAPES[network], model.get_weights(), copies_of(random_rows(SHAPES[network]))
+    if network == "badnet":  # a stack of one
+        stacks = [([text], columns) for text in KINDS[kind] for columns in ([1], [2])]
+    else:
+        stacks = [([text for text in KINDS[kind] for _ in range(3)], [0, 1, 2] * len(KINDS[kind]))]
+    engines = {}
+    for texts, columns in stacks:
+        if texts[0] not in engines:
+            engines[texts[0]] = stack_of(model, texts, 1.0, shape)
+        engine = engines[texts[0]]
+        for case, data, batches in cases(shape, reference, start):
+            if network == "badnet" and case != "random" and (columns == [2] or texts != KINDS[kind][:1]):
+                continue
+            engine.reset()
+            follow(engine, texts, data, copies[:, columns], reference, batches, case)
+
+
+def trained(text, data, copies, reference, weights, rate, epochs):
+    """The parameters after each epoch of SGD in float64; copies: [rows]."""
+    weights = [values.astype(float) for values in weights]
+    for number in range(1, epochs + 1):
+        chain, epoch = oracle.phase(text, number)
+        if epoch == 1:
+            states, row_weights = oracle.first_states(chain, len(flat(weights))), np.ones(len(data.x))
+        _, losses, outputs = reference.of_rows(weights, data.x, data.y)
+        row_weights = oracle.begin(chain, epoch, losses, outputs, data.y, copies.astype(int), row_weights)
+        for batch in data.batches(number):
+            gradients = reference.gradients(weights, data, batch.order, copies[batch.order], batch.places)
+            gradients = dataclasses.replace(gradients, epoch=epoch, row_weights=row_weights[batch.order])
+            _, direction, states = oracle.chain(chain, gradients, states)
+            ends = np.cumsum([values.size for values in weights])[:-1]
+            steps = np.split(rate * direction, ends)
+            weights = [values - step.reshape(values.shape) for values, step in zip(weights, steps)]
+        yield weights, row_weights
+
+
+@pytest.mark.parametrize("network", SHAPES)
+@pytest.mark.parametrize("kind", OVER_EPOCHS)
+def test_a_training_over_epochs_is_the_papers(network, kind, built):
+    model, reference = built(network)
+    data, texts, seen = random_rows(SHAPES[network]), OVER_EPOCHS[kind], copies_of(random_rows(SHAPES[network]))[:, :2]
+    if network == "badnet":  # a stack of one
+        trainings = [([text], seen[:, :1]) for text in texts]
+    else:
+        trainings = [([text for text in texts for _ in range(2)], np.tile(seen, len(texts)))]
+    for shapings, copies in trainings:
+        engine = stack_of(model, shapings, 0.1, SHAPES[network])
+        expected = [
+            trained(text, data, copies[:, replica], reference, model.get_weights(), 0.1, 4)
+            for replica, text in enumerate(shapings)
+        ]
+        for number in range(1, 5):
+            engine.train_epoch(data.rows(copies), data.epoch(number))
+            for replica, training in enumerate(expected):
+                weights, row_weights = next(training)
+                error = np.abs(flat(weights) - flat(engine.weights(replica))).max()
+                assert error <= TOLERANCE, f"epoch {number}, replica {replica}: {shapings[replica]}: off by {error}"
+                if number == 4 and kind != "schedules":
+                    assert len(np.unique(row_weights)) == 2, f"{shapings[replica]} found no rows"
+
+
+@pytest.mark.parametrize("network", ["lr", "shallow-mlp"])
+def test_kinds_that_share_a_stack_train_as_each_would_alone(network, built):
+    texts = ["undefended", "sever:0.3", "clip:0.5", "multi-krum:0.3:5", "abl:1:1:0.2", "median-of-means:4", "gce:0.7",
+             "centered-clip:0.5", "quantile-clip:0.5:1:1", "clip:0.5@1,phuber:2+clip-layers:1:0.01"]  # fmt: skip
+    model, _ = built(network)
+    data = random_rows(SHAPES[network])
+    copies = np.random.default_rng(5).integers(0, 3, (ROWS, len(texts))).astype(np.float32)
+
+    def train(some, copies):
+        engine = stack_of(model, some, 0.1, SHAPES[network])
+        for number in (1, 2, 3):
+            engine.train_epoch(data.rows(copies), data.epoch(number))
+        return engine
+
+    together = train(texts, copies)
+    for replica, text in enumerate(texts):
+        alone = train([text], copies[:, [replica]])
+        assert np.abs(flat(together.weights(replica)) - flat(alone.weights(0))).max() < 1e-6, text
+
+
+BOUNDS = {
+    "clip:2": 2, "clip-layers:2": 2, "auto-s:0.01": 1, "auto-v": 1, "psac:2:0.1": 2,
+    "clip:2+phuber:2": 2, "phuber:2+clip:3": 3, "auto-s:0.1+gce:0.7": 1, "psac:2:0.1+linear": 2, "clip:3+auto-v": 1,
+    "auto-v+clip:3": 3, "linear+clip-layers:0.5+phuber:3": 0.5,
+    "undefended": math.inf, "quantile-clip:0.5:0.2:1": math.inf, "drop-norm:0.3": math.inf, "trim-loss:0.3": math.inf,
+    "phuber:2": math.inf, "gce:0.7": math.inf, "linear": math.inf, "geometric-median:0.1:0": math.inf,
+    "multi-krum:0.3:0": math.inf, "sever:0.3": math.inf, "median-of-means:3": math.inf,
+    "trimmed-mean:0.3:5": math.inf, "centered-clip:1": math.inf, "cosine:0": math.inf, "running-cosine:0:0.9": math.inf,
+    "trusted:10": math.inf, "abl:0.5:2:0.1": math.inf, "epic:0.3:1:3": math.inf,
+    "phuber:2+gce:0.7": math.inf, "trim-loss:0.2+clip:1": math.inf, "clip:1+trim-loss:0.2": math.inf,
+    "abl:0.5:2:0.1+clip:1": math.inf, "epic:0.3:1:3+clip:1": math.inf, "clip:1+trusted:10": math.inf,
+    "clip:1+centered-clip:1": math.inf, "quantile-clip:0.5:0.2:1+clip:1": math.inf,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("text", "bound"), BOUNDS.items())
+def test_only_what_bounds_one_rows_influence_has_an_epsilon(text, bound):
+    assert shaping.shaping(text).phases[0].sensitivity == bound
+    noisy = shaping.shaping(f"{text}:noise_std={bound if bound < math.inf else 1}")
+    epsilon = noisy.epsilon(300, 10800, 360)
+    assert shaping.shaping(text).epsilon(300, 10800, 360) == math.inf
+    assert epsilon == (shaping.shaping("clip:1:1").epsilon(300, 10800, 360) if bound < math.inf else math.inf)
+    assert not math.isnan(noisy.noise_multiplier)
+
+
+def test_a_schedules_epsilon_composes_over_its_phases():
+    def epsilon(text, steps=360):  # 36 a epoch
+        return shaping.shaping(text).epsilon(300, 10800, steps)
+
+    assert epsilon("clip:1:1@4,auto-s:0.1:1") == epsilon("clip:3:1") < math.inf
+    assert epsilon("clip:1:1@4,clip:1:2", 144) == epsilon("clip:1:1", 144)  # before the second phase
+    assert epsilon("clip:1:2") < epsilon("clip:1:1@1,clip:1:2") < epsilon("clip:1:1@4,clip:1:2") < epsilon("clip:1:1")
+    for unbounded in ("clip:1:1@4,clip:1", "clip:1@4,clip:1:1", "clip:1:1@4,phuber:2:noise_std=1", "undefended@1,1:1"):
+        assert epsilon(unbounded) == math.inf
+
+
+@pytest.mark.parametrize("text", [text for text, bound in BOUNDS.items() if bound < math.inf])
+def test_the_bound_holds(text):
+    """Over random gradients from tiny to huge, each kind's weighted gradient is within its bound, and near it for some
+    of them: the oracle's, which the stack's are held against.
+    """
+    random = np.random.default_rng(6)
+    matrix = random.normal(size=(4000, 12)) * 10 ** random.uniform(-6, 6, (4000, 1))
+    layers, losses = [np.arange(4), np.arange(4, 12)], 10 ** random.uniform(-6, 1, 4000)
+    gradients = oracle.Gradients(matrix, layers, losses, np.ones(4000, int), np.arange(4000))
+    weights, _, _ = oracle.chain(text, gradients, oracle.first_states(text, 12))
+    norms = oracle.lengths(matrix * np.repeat(weights, [4, 8], 1))
+    bound = BOUNDS[text]
+    assert norms.max() <= bound * (1 + 1e-9)
+    assert norms.max() > 0.9 * min(bound, 1 if "auto" in text else bound)
+
+
+def test_every_kind_is_tested():
+    names = {name for texts in [*KINDS.values(), *OVER_EPOCHS.values()] for text in texts for name, *_ in
+             oracle.links(oracle.phase(text, 99)[0])}  # fmt: skip
+    assert names == set(shaping.KINDS) == {text.split(":")[0] for text in BOUNDS if "+" not in text} - {"undefended"}
