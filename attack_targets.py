@@ -125,8 +125,9 @@ def main() -> None:
     for chosen in options.shaping:
         attack = attack_on(options, dataset, chosen)
         attack.most = memory.replicas(
-            options.memory, workers, options.network, dataset, options.poisons, attack.training.batch_size
-        )
+            options.memory, workers, options.network, dataset, options.poisons, attack.training.batch_size,
+            shapings=[chosen],
+        )  # fmt: skip
         attack_all(attack, targets[options.task - 1 :: options.tasks], workers)
 
 

@@ -24,7 +24,7 @@ fi
 
 # Settings; each can be given in the environment, e.g. NETWORKS=lr SHAPINGS="undefended 0.1" TARGETS=10 TOTPROCS=1 ./do_tpoisoning.sh purchases oneshot
 read -ra NETWORKS <<< "${NETWORKS:-lr shallow-mlp}"
-read -ra SHAPINGS <<< "${SHAPINGS:-undefended 0.1 1 4 8 4:0.00025 4:0.0025 4:0.025 4:0.1}"      # a clip norm, or clip norm:noise multiplier
+read -ra SHAPINGS <<< "${SHAPINGS:-undefended 0.1 1 4 8 4:0.00025 4:0.0025 4:0.025 4:0.1}"      # as train.py --shaping takes them
 TARGETS=${TARGETS:-100}
 POISONS=${POISONS:-100}                                       # base rows to make poisons of, for each target
 EPOCHS=${EPOCHS:-50}                                          # of re-training
@@ -49,7 +49,7 @@ done
 
 name=${2%shot}
 name=${name%poison}
-environment=$(for variable in PYTHON RESULTS MODELS; do [[ ! -v $variable ]] || printf 'export %s=%q\n' $variable "${!variable}"; done)
+environment=$(for variable in PYTHON RESULTS MODELS SHAPING_FILE; do [[ ! -v $variable ]] || printf 'export %s=%q\n' $variable "${!variable}"; done)
 header="#SBATCH --cpus-per-task=$CPUS
 #SBATCH --requeue
 #SBATCH --open-mode=append"
@@ -71,7 +71,7 @@ set -euo pipefail
 cd $(printf '%q' "$PWD")
 $environment
 cores=\${CORES:-\${SLURM_CPUS_PER_TASK:-}}
-exec "\$PYTHON" attack_targets.py --network $network --shaping $shaping ${attack[*]} --task $task \${cores:+--cores "\$cores"}
+exec "\$PYTHON" attack_targets.py --network $network --shaping $(printf '%q' "$shaping") ${attack[*]} --task $task \${cores:+--cores "\$cores"}
 SCRIPT
             chmod +x "$script"
             scripts+=("$script")

@@ -12,6 +12,7 @@ Reads results/ and models/ (never TensorFlow), compares with results/published/,
     results/tables/gradients.csv         every gradient analysis: poison norm, norm ratio and cosine, published too
     results/tables/insertion.csv         every backdoor: clean accuracy and attack success, reached and published
     results/tables/tpoisoning.csv        every targeted attack: targets tried and hit, poisons needed, published too
+    results/tables/shapings.csv          every kind of gradient shaping, on clean rows and under attacks, seed by seed
     results/tables/models.csv            every clean model: accuracy and epsilon, reached and published
     results/tables/other_*.csv           trainings, gradients, targeted, models: what is not of the paper's protocol
     results/figures/*.png and .pdf       the figures
@@ -23,14 +24,19 @@ from __future__ import annotations
 import sys
 
 from command_line import Parser, run
-from reports import Table, claims, clean_models, figures, gradients, indiscriminate, page, reading, targeted
+from models.kind import add_file_option
+from reports import Table, claims, clean_models, figures, gradients, indiscriminate, page, reading, shapings, targeted
 from results import layout
+
+PARTS = (indiscriminate, gradients, targeted, clean_models, shapings)
 
 
 def main() -> None:
-    Parser(__doc__).parse_args()
+    parser = Parser(__doc__)
+    add_file_option(parser)
+    parser.parse_args()
     results = reading.read()
-    tables = [table for part in (indiscriminate, gradients, targeted, clean_models) for table in part.tables(results)]
+    tables = [table for part in PARTS for table in part.tables(results)]
     judged = claims.judge({table.name: table for table in tables})
     tables.append(claims.table(judged))
     for table in tables:

@@ -45,6 +45,7 @@ from results import cells, layout, param_updates
 
 ATTACK_HEADER = ("epoch", "n_poison", "baseline_acc", "test_acc", "train_acc_clean", "train_acc_poison", "epsilon")
 ANALYSIS_HEADER = ("epoch", "n_poison", "baseline_acc", "test_acc")
+NO_POISON = Path(poison_set.NONE)
 FEW = 0.02  # poisons per clean row: so few more rows in a batch cost a stack next to nothing
 
 
@@ -73,7 +74,9 @@ def main() -> None:
         dataset.name, options.network, options.epochs, options.batch_size, options.seed, options.engine
     )
     check_shapings(options.shapings, options.network, dataset)
-    sets = [poison_set.load(path, dataset) for path in options.poison]
+    sets = [
+        poison_set.none(dataset) if path == NO_POISON else poison_set.load(path, dataset) for path in options.poison
+    ]
     names = [f"{poisons.attack}/{poisons.name}" for poisons in sets]
     for name in names:
         if names.count(name) > 1:
@@ -83,8 +86,9 @@ def main() -> None:
     check_engine(options)
     count = max((sum(len(poisons.y) for poisons in group) for group in together), default=0)
     most = memory.replicas(
-        options.memory, workers, options.network, dataset, count, training.batch_size, options.record
-    )
+        options.memory, workers, options.network, dataset, count, training.batch_size, options.record,
+        options.shapings,
+    )  # fmt: skip
     if not sets:
         baselines.train_clean(training, dataset, options.shapings, options.learning_rate, most)
         return
@@ -119,7 +123,7 @@ def parse():
         nargs="+",
         default=[],
         metavar="FILE",
-        help="poison files, each added to the training set in a training of its own",
+        help="poison files, each added to the training set in a training of its own; `none`: the clean rows alone",
     )
     parser.add_argument(
         "--clip-norm", type=POSITIVE, nargs="+", default=[], help="DP-SGD with these bounds on each example's gradient"
@@ -188,7 +192,7 @@ def parse():
         refuse("--shaping: names every shaping; leave --clip-norm, --noise-std and --undefended out")
     if options.noise_std and not options.clip_norm:
         refuse("--noise-std: noise goes with a clip norm; give one with --clip-norm, or leave the noise out")
-    if options.record and not options.poison:
+    if options.record and (not options.poison or NO_POISON in options.poison):
         refuse("--record: gradients of clean and poison rows are compared; give a poison file with --poison")
     if options.record and options.engine != "stack":
         refuse(f"--record: --engine {options.engine} does not record gradients; use --engine stack")
@@ -198,7 +202,7 @@ def parse():
                 f"--{name}: poisoned trainings start from or are compared with a clean model; give a poison file"
                 " with --poison"
             )
-    options.poison = list(dict.fromkeys(path.resolve() for path in options.poison))
+    options.poison = list(dict.fromkeys(path if path == NO_POISON else path.resolve() for path in options.poison))
     grid = itertools.starmap(Shaping.clip, itertools.product(options.clip_norm, options.noise_std or [0.0]))
     options.shapings = list(dict.fromkeys(options.shaping or grid))
     if options.undefended or not options.shapings:

@@ -23,10 +23,11 @@ class Batch:
     All of it follows from the layers' inputs and deltas, and is computed when it is asked for. A row's weight says how
     often it counts for a replica; one of weight 0 is not seen by it. `scaled` is the batch behind a link of a chain.
 
-    weight: float32 [replica, batch]; labels: int32 [batch]; places: int32 [batch], each row's place before the clean
-    ones were put first; rows: int32 [batch], their numbers; first: |a_i|^2 of the first dense layer's inputs, [batch];
-    inputs: of every dense layer, and the logits; deltas: of every dense layer; softmax: the largest logit and the sum
-    of the others' exponentials, [replica, 1, batch] each; epoch: from 1, of the phase.
+    first: |a_i|^2 of the first dense layer's inputs, [batch]; inputs: of every dense layer, and the logits; deltas: of
+    every dense layer; softmax: the largest logit, and the sum of the exponentials of all less it, [replica, 1, batch]
+    each; weight: float32 [replica, batch]; labels: int32 [batch]; places: int32 [batch], each row's place before the
+    clean ones were put first; rows: int32 [batch], their numbers; epoch: from 1, of the phase; copies: whether any
+    weight is above 1; memory: what the kind keeps.
     """
 
     front: Front
@@ -41,6 +42,7 @@ class Batch:
     rows: tf.Tensor | None = None
     epoch: tf.Tensor | int = 1
     trusted: Batch | None = None  # the trusted rows, where a shaping of the stack asks for them
+    copies: bool = True
     memory: dict[str, tf.Variable | list[tf.Variable]] = field(default_factory=dict)
     factors: list[tf.Tensor] | None = None  # what the links before made of each layer's gradients, [replica, batch]
 
@@ -139,8 +141,11 @@ class Batch:
         """
         seen = (self.weight > 0) & (values < math.inf)  # and not NaN, which sorting cannot bear
         ascending, order = tf.math.top_k(-tf.where(seen, values, math.inf), tf.shape(values)[1])
-        reached = tf.cumsum(tf.gather(self.weight, order, batch_dims=1), 1)
-        place = tf.reduce_sum(tf.cast(reached < keep, tf.int32), 1, keepdims=True)
+        if self.copies:
+            reached = tf.cumsum(tf.gather(self.weight, order, batch_dims=1), 1)
+            place = tf.reduce_sum(tf.cast(reached < keep, tf.int32), 1, keepdims=True)
+        else:
+            place = tf.cast(keep, tf.int32) - 1
         return -tf.gather(ascending, tf.minimum(place, tf.shape(values)[1] - 1), batch_dims=1)
 
     def without(self, share: tf.Tensor) -> tf.Tensor:

@@ -2,13 +2,13 @@
 
 The function sees a `models.batch.Batch` and returns a weight w_i for each example i of each replica; the stack sums
 w_i g_i, adds noise, and divides by the number of examples. A kind of your own is a file such as this one, given as
---shaping-file halve.py --shaping halve:0.5
+--shaping-file halve.py --shaping halve:0.5, or to the sweeps as SHAPING_FILE=halve.py
 
     from command_line import POSITIVE
     from models.kind import kind
     from models.later import tf
 
-    @kind({"above": POSITIVE})
+    @kind({"above": POSITIVE}, shrinks=True)
     def halve(batch, above):
         # 1, but 1/2 where the loss is larger than `above`
         return tf.where(batch.losses > above, 0.5, 1.0)
@@ -19,6 +19,7 @@ from __future__ import annotations
 import argparse
 import importlib.util
 import inspect
+import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,6 +27,7 @@ from typing import TYPE_CHECKING
 
 from command_line import Parser, refuse
 from files import file_sha256
+from results import layout
 
 if TYPE_CHECKING:
     import tensorflow as tf  # takes seconds: `models.later`
@@ -133,11 +135,13 @@ def add_file_option(parser: Parser) -> None:
     for one in (first, parser):
         one.add_argument(
             "--shaping-file", type=Path, action="append", default=[], metavar="FILE",
-            help="a Python file of your own that defines kinds of shaping (models/kind.py says how); may be repeated",
+            help="a Python file of your own that defines kinds of shaping (models/kind.py says how); may be repeated,"
+            " and be given as SHAPING_FILE in the environment",
         )  # fmt: skip
     try:
         given, _ = first.parse_known_args()
     except argparse.ArgumentError:  # no file behind it: the parser itself says so
         return
-    for path in given.shaping_file:
+    kept = os.environ.get("SHAPING_FILE")
+    for path in given.shaping_file or ([layout.REPOSITORY / kept] if kept else []):
         load_file(path)

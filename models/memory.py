@@ -8,11 +8,16 @@ from __future__ import annotations
 import math
 import os
 import resource
+from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from command_line import refuse
 from datasets import Dataset
 from models.protocols import NETWORKS
+
+if TYPE_CHECKING:
+    from models.shaping import Link, Shaping
 
 GIB = 2**30
 SHARE = 0.25  # of the machine's memory, by default
@@ -20,6 +25,7 @@ TENSORFLOW = 0.55 * GIB  # the process itself
 COPIES_OF_ROWS = 4  # of a stack's rows: NumPy's, TensorFlow's, and those of the concatenation
 BYTES_PER_ROW = 80  # and replica: weights, hits, what is made of them
 BYTES_PER_PARAMETER = 28  # value, initial value, gradient, two moments, noise, update
+BYTES_PER_NUMBER = 4
 BYTES_PER_UNIT_AND_ROW = 8  # activations while accuracies are computed
 RECORDED_BYTES_PER_PARAMETER = 24  # of the last layer, a step
 MAPPED = 2 * GIB  # the address space that TensorFlow maps besides
@@ -56,6 +62,15 @@ def check_address_space() -> None:
         )
 
 
+def held(link: Link, parameters: int, batch_size: int) -> float:
+    """How many numbers a link of a shaping holds for a replica besides: directions, those that it keeps and the one
+    that it works on; means of micro-batches, in the making and made; inner products of all pairs, and sorted ones.
+    """
+    number = dict(zip(link.kind.parameters, link.parameters)).get("micro_batches", 0)
+    pairs = 8 * batch_size**2 if link.kind.dense_only and not number else 0
+    return 3 * len(link.kind.directions) * parameters + 4 * number * parameters + pairs
+
+
 def replicas(
     limit_gib: float | None,
     workers: int,
@@ -64,11 +79,13 @@ def replicas(
     poisons: int,
     batch_size: int,
     record: bool = False,
+    shapings: Iterable[Shaping] = (),
 ) -> int:
     """How many replicas may train as one stack beside `workers` - 1 others; at least 1.
 
     limit_gib: None is `default_limit`, which is then no reason to refuse. poisons: rows besides the training set.
-    Refuses a limit that one replica does not fit into.
+    shapings: of the replicas, of which the one that takes most counts. Refuses a limit that one replica does not fit
+    into.
     """
     from models.stack import EVALUATION_ROWS
 
@@ -81,6 +98,8 @@ def replicas(
     )
     if record:
         one += RECORDED_BYTES_PER_PARAMETER * sizes[-1] * math.ceil(rows / batch_size)
+    links = [link for shaping in shapings for link in shaping.links]
+    one += BYTES_PER_NUMBER * max((held(link, sum(sizes), batch_size) for link in links), default=0)
     data = 4 * features * (rows + len(dataset.y_test))
     fixed = TENSORFLOW + data + workers * COPIES_OF_ROWS * data
     fitting = int((limit - fixed) / workers / one)

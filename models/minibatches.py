@@ -5,6 +5,7 @@ loop over epochs.
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -51,6 +52,11 @@ class Rows:
         weight = tf.ones([len(x), replicas]) if weight is None else tf.constant(weight, tf.float32)
         slots = np.arange(len(x)) if slots is None else slots
         return Rows(flat, tf.constant(y, tf.int32), is_poison, weight, tf.reduce_sum(tf.square(flat), 1), slots)
+
+    @functools.cached_property
+    def copies(self) -> bool:
+        """Whether a row counts more than once for a replica."""
+        return bool(self.weight.numpy().max() > 1)
 
     def keep(self, replicas: Sequence[int]) -> Rows:
         """The rows of a stack of which only these replicas are left."""

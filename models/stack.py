@@ -110,7 +110,7 @@ class Stack:
         """
         self._begin(rows, epoch)
         phases = tuple(group.phase(epoch.number) for group in self.groups)
-        recorded = self._epoch(*self._arrays(rows, epoch), phases, record)
+        recorded = self._epoch(*self._arrays(rows, epoch), phases, rows.copies, record)
         if not record:
             return None
         *sums, squared_norms, inner_products = (values.numpy() for values in recorded)
@@ -265,7 +265,7 @@ class Stack:
         return forward(self.front.features(x), kernels, biases)[-1]
 
     @tf.function(reduce_retracing=True)
-    def _epoch(self, x, y, weight, squared_norms, order, starts, clean, places, number, phases, record):
+    def _epoch(self, x, y, weight, squared_norms, order, starts, clean, places, number, phases, copies, record):
         steps = tf.size(clean)
         arrays = [tf.TensorArray(tf.float32, steps, infer_shape=False) for _ in range(6 if record else 0)]
         y, squared_norms, weight = (
@@ -277,7 +277,7 @@ class Stack:
             part = slice(starts[step], starts[step + 1])
             rows = order[part]
             batch = self._look(tf.gather(x, rows), y[part], weight[:, part], squared_norms[part])
-            batch.rows, batch.places, batch.epoch = rows, places[part], number
+            batch.rows, batch.places, batch.epoch, batch.copies = rows, places[part], number, copies
             recorded = self._step(batch, clean[step], phases, record)
             arrays = [array.write(step, values) for array, values in zip(arrays, recorded)]
         return [array.stack() for array in arrays[:4]] + [array.concat() for array in arrays[4:]]

@@ -25,6 +25,7 @@ from datasets import Dataset
 from files import Unreadable, file_sha256, read_npz, sha256, write_npz
 from poisons import attacks
 
+NONE = "none"  # what stands for no poison file: a training on the clean rows alone
 NAME = r"[\w+-][\w.+-]*"  # of what becomes a folder of results
 
 
@@ -109,6 +110,12 @@ def _settings(arrays: dict[str, np.ndarray]) -> dict | None:
     except ValueError:
         return None
     return settings if isinstance(settings, dict) else None
+
+
+def none(dataset: Dataset) -> PoisonSet:
+    """No poisons: what a training on the clean rows alone is filed under, beside the poisoned ones."""
+    x, y = np.zeros((0, *dataset.shape), np.float32), np.zeros(0, np.int32)
+    return PoisonSet(NONE, NONE, x, y, "", {"attack": NONE}, dataset.name, len(dataset.y_train))
 
 
 def load(path: Path, dataset: Dataset) -> PoisonSet:

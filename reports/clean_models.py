@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import dataclasses
 import math
 from argparse import ArgumentTypeError
@@ -62,7 +63,10 @@ def read_model(path: Path) -> dict:
         raise Unfinished(f"damaged: it does not say {', '.join(missing)}")
     history = path.with_name(checkpoints.HISTORY)
     epsilon = pd.read_csv(history, index_col="epoch").epsilon[config["best_epoch"]]
-    value = shaping(config["shaping"])
+    try:
+        value = shaping(config["shaping"])
+    except argparse.ArgumentTypeError:
+        raise Unfinished("of a kind of shaping that is not known here: name its file with --shaping-file") from None
     training = Training(**{field.name: config[field.name] for field in dataclasses.fields(Training)})
     name = training.model_name(value, config["learning_rate"])
     reached = layout.reached_suffix(config["best_epoch"], config["best_test_acc"], epsilon) if value.defended else ""

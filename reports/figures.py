@@ -42,6 +42,7 @@ def draw_all(tables: dict[str, Table], results: Results) -> list[Figure]:
         (Figure("examples", "a", "analysis/**/{sextracts_epoch,examples}.csv"), draw_examples),
         (Figure("targets_hit", "de", "tables/tpoisoning.csv"), draw_targets),
         (Figure("poisons_needed", "e", "tpoisoning/clean-labels/multipoison/**/{attack_w_*,trials}.csv"), draw_needed),
+        (Figure("shapings", "", "tables/shapings.csv"), draw_shapings),
         (Figure("poisons", "", "datasets/; analysis/tpoisoning/**/poison.csv"), poison_pictures.draw),
     ]
     for figure, draw in drawings:
@@ -90,6 +91,29 @@ def draw_indiscriminate(attack: str, tables: dict[str, Table], _: Results):
         axis.minorticks_off()
         axis.set_ylim(low, baseline + 0.005)
     axes[1].legend(ncols=2, loc="lower left")
+    return figure
+
+
+def draw_shapings(tables: dict[str, Table], _: Results):
+    """Final accuracy of every seed by shaping, a panel a column of the comparison; of the first data set."""
+    if "shapings" not in tables:
+        return None
+    rows = tables["shapings"].frame
+    rows = rows[rows.dataset == rows.dataset.iloc[0]]
+    order = list(dict.fromkeys(rows.shaping))[::-1]
+    columns = list(rows.groupby(["attack", "ratio"], sort=False))
+    figure, (axes,) = plotting.panels(len(columns), width=2.6, height=0.8 + 0.17 * len(order))
+    for axis, ((attack, ratio), found) in zip(axes, columns):
+        for row in found.itertuples():
+            place, finals = order.index(row.shaping), np.array(row.final_accs.split(), float)
+            axis.plot(finals, np.full(len(finals), place), "o", ms=3, mfc="none", mew=0.7, color=plotting.COLOURS[1])
+            axis.plot(np.nanmean(finals), place, "|", ms=9, mew=1.8, color=plotting.COLOURS[0])
+        alone = found.final_acc_mean[found.shaping == "undefended"]
+        for value in alone:
+            axis.axvline(value, color="0.5", ls=":", lw=1)
+        axis.set(title="clean rows" if attack == "none" else f"{attack} {ratio:g}", xlabel="final test accuracy")
+        axis.set_yticks(range(len(order)), order if axis is axes[0] else [])
+        axis.set_ylim(-0.7, len(order) - 0.3)
     return figure
 
 

@@ -1,11 +1,15 @@
 """An attack is one file, a data set one file and a line: each is added in a copy of the suite, run and reported."""
 
+import json
 import subprocess
+import textwrap
 
 import numpy as np
 import pandas
 import pytest
 from conftest import REPOSITORY, Workplace, copied_suite, refused
+
+from files import file_sha256
 
 FIXTURES = REPOSITORY / "tests/fixtures"
 
@@ -79,23 +83,55 @@ def test_a_data_set_is_one_file_and_a_line(suite):
     assert {"label-flips", "minmax"} <= set(lines["attack"].dropna())
 
 
+def documented_example() -> str:
+    """The file that models/kind.py shows."""
+    lines = (REPOSITORY / "models/kind.py").read_text().split('"""')[1].splitlines()
+    first = next(number for number, line in enumerate(lines) if line.startswith("    from"))
+    return textwrap.dedent("\n".join(lines[first:]))
+
+
 @pytest.mark.slow
-def test_a_gradient_shaping_is_one_function(suite):
-    assert changes("shaping.diff") == {"models/shaping.py": 8}
-    place = suite("shaping.diff")
-    short = {
-        "ATTACKS": "label-flips",
-        "RATIOS": "0.1",
-        "EPOCHS": 2,
-        "SHAPINGS": "undefended 4:0.1 auto-s:0.01 auto-s:1:0.5",
-    }
-    place.succeed("./do_ipoisoning.sh", "subtask", "0", **short)
+def test_a_gradient_shaping_is_one_function_in_a_file_of_its_own(tmp_path):
+    example = tmp_path / "elsewhere" / "halve.py"
+    example.parent.mkdir()
+    example.write_text(documented_example())
+    assert len([line for line in example.read_text().splitlines() if line]) <= 10
+    place = Workplace(tmp_path, copied_suite(tmp_path))
+    place.environment["MODELS"] = str(place.suite / "models")
+    chosen = "undefended 4:0.1 halve:0.5 halve:0.5+clip:1:0.5 clip:1@1,halve:0.1"
+    short = {"ATTACKS": "label-flips", "RATIOS": "0.1", "EPOCHS": 2, "SHAPINGS": chosen}
+    train = ("python3", "train.py", "--dataset", "subtask", "--network", "lr")
+    assert "there is no kind 'halve'" in refused(place.run(*train, "--shaping", "halve:0.5"))
+    own = {"SHAPING_FILE": str(example)}
+    place.succeed("./do_ipoisoning.sh", "subtask", "0", **short, **own)
+    place.succeed("./analyze_ipoisoning.sh", "subtask", **{**short, **own, "SHAPINGS": "undefended halve:0.5"})
     cells = {path.parent.name: pandas.read_csv(path) for path in place.results.rglob("attack_results.csv")}
-    assert len(cells) == 4
-    noisy = cells["auto-s_lr_300_2_0.01_1_0.5"]
-    assert np.isfinite(noisy.epsilon).all() and np.isinf(cells["auto-s_lr_300_2_0.01_0.01"].epsilon).all()
-    assert (noisy.epsilon < cells["dp_lr_300_2_0.01_1000.0_1e-05_4.0_0.1"].epsilon).all()  # more noise for its bound
-    lines = pandas.concat(reported(place, "shaping", "auto-s").values())
-    assert set(lines.shaping) == {"auto-s:0.01", "auto-s:1:0.5"} and set(lines.ratio) == {0.1}
-    short_of_gamma = ("python3", "train.py", "--dataset", "subtask", "--network", "lr", "--shaping", "auto-s")
-    assert "auto-s:gamma" in refused(place.run(*short_of_gamma))
+    assert len(cells) == 5 and all(np.isinf(cells["halve_lr_300_2_0.01_0.5"].epsilon))
+    assert np.isfinite(cells["halve_lr_300_2_0.01_0.5+clip_1_0.5"].epsilon).all()  # it says that it shrinks
+    place.succeed(*train, "--epochs", "1", "--shaping", "halve:0.5", "--shaping-file", str(example))
+    lines = reported(place, "shaping", "halve")
+    assert set(lines["other_trainings"].shaping) == {"halve:0.5", "halve:0.5+clip:1:0.5"}
+    assert set(lines["other_gradients"].shaping) == {"halve:0.5"} and "other_models" not in lines
+    run = json.loads(next(place.results.rglob("halve*0.5/run.json")).read_text())
+    assert run["settings"]["shaping_file_sha256"] == {"halve": file_sha256(example)}
+    example.write_text(example.read_text().replace("0.5, 1.0", "0.25, 1.0"))  # another shaping of the same name
+    assert "halve" in place.run("./do_ipoisoning.sh", "subtask", "0", **short, **own).stderr.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    ("content", "why"),
+    [
+        ("", "defines no kind"),
+        ("def halve(batch):\n    return 1\n", "defines no kind"),
+        ("from models.kind import kind\n@kind()\ndef clip(batch):\n    return 1\n", "line 2: ValueError: clip"),
+        ("x = 1 / 0\n", "line 1: ZeroDivisionError"),
+        ("def halve(:\n", "line 1: SyntaxError"),
+        (None, "no such Python file"),
+    ],
+)
+def test_a_file_that_defines_no_shaping_is_refused(content, why, workplace):
+    path = workplace.results.parent / "mine.py"
+    if content is not None:
+        path.write_text(content)
+    train = ("python3", "train.py", "--dataset", "subtask", "--network", "lr", "--shaping-file", str(path))
+    assert why in refused(workplace.run(*train, "--shaping", "halve:0.5"))

@@ -3,6 +3,7 @@ ordinary batches and on degenerate ones, and the bound that each kind puts on on
 """
 
 import dataclasses
+import itertools
 import math
 
 import numpy as np
@@ -32,7 +33,7 @@ KINDS = {
     "phuber": ["phuber:2", "phuber:3"],
     "gce": ["gce:0.7", "gce:0.3"],
     "linear": ["linear"],
-    "geometric-median": ["geometric-median:0.1:0", "geometric-median:1:0", "geometric-median:0.1:4"],
+    "geometric-median": ["geometric-median:0.1:0", "geometric-median:0.8:0", "geometric-median:0.5:4"],
     "multi-krum": ["multi-krum:0.3:0", "multi-krum:0.1:0", "multi-krum:0.3:5"],
     "sever": ["sever:0.3", "sever:0.1"],
     "median-of-means": ["median-of-means:3", "median-of-means:4"],
@@ -221,7 +222,7 @@ def test_a_stack_weighs_and_steps_as_the_papers_formula_does(network, kind, buil
     model, reference = built(network)
     shape, start, copies = SHAPES[network], model.get_weights(), copies_of(random_rows(SHAPES[network]))
     if network == "badnet":  # a stack of one
-        stacks = [([text], columns) for text in KINDS[kind] for columns in ([1], [2])]
+        stacks = [([text], columns) for text in KINDS[kind][:2] for columns in ([1], [2])]
     else:
         stacks = [([text for text in KINDS[kind] for _ in range(3)], [0, 1, 2] * len(KINDS[kind]))]
     engines = {}
@@ -255,8 +256,9 @@ def trained(text, data, copies, reference, weights, rate, epochs):
         yield weights, row_weights
 
 
-@pytest.mark.parametrize("network", SHAPES)
-@pytest.mark.parametrize("kind", OVER_EPOCHS)
+@pytest.mark.parametrize(
+    ("network", "kind"), [*itertools.product(["lr", "shallow-mlp"], OVER_EPOCHS), ("badnet", "abl"), ("badnet", "epic")]
+)
 def test_a_training_over_epochs_is_the_papers(network, kind, built):
     model, reference = built(network)
     data, texts, seen = random_rows(SHAPES[network]), OVER_EPOCHS[kind], copies_of(random_rows(SHAPES[network]))[:, :2]
@@ -280,16 +282,15 @@ def test_a_training_over_epochs_is_the_papers(network, kind, built):
                     assert len(np.unique(row_weights)) == 2, f"{shapings[replica]} found no rows"
 
 
-@pytest.mark.parametrize("network", ["lr", "shallow-mlp"])
-def test_kinds_that_share_a_stack_train_as_each_would_alone(network, built):
+def test_ten_kinds_that_share_a_stack_train_as_each_would_alone(built):
     texts = ["undefended", "sever:0.3", "clip:0.5", "multi-krum:0.3:5", "abl:1:1:0.2", "median-of-means:4", "gce:0.7",
              "centered-clip:0.5", "quantile-clip:0.5:1:1", "clip:0.5@1,phuber:2+clip-layers:1:0.01"]  # fmt: skip
-    model, _ = built(network)
-    data = random_rows(SHAPES[network])
+    model, _ = built("shallow-mlp")
+    data = random_rows(SHAPES["shallow-mlp"])
     copies = np.random.default_rng(5).integers(0, 3, (ROWS, len(texts))).astype(np.float32)
 
     def train(some, copies):
-        engine = stack_of(model, some, 0.1, SHAPES[network])
+        engine = stack_of(model, some, 0.1, SHAPES["shallow-mlp"])
         for number in (1, 2, 3):
             engine.train_epoch(data.rows(copies), data.epoch(number))
         return engine

@@ -61,10 +61,12 @@ def _alone(points: np.ndarray, count: int) -> np.ndarray:
 
     Lazily (Minoux 1978): a gain can only fall, so the largest one known needs to be computed anew and no other.
     """
-    squared = (points**2).sum(1)
-    distances = squared[:, np.newaxis] + squared - 2 * points @ points.T
-    distances = np.sqrt(np.maximum(distances, 0, out=distances), out=distances)
-    similarity = distances.max() - distances
+    squared, similarity = (points**2).sum(1), points @ points.T
+    similarity *= -2  # in place: it has as many numbers as there are pairs of points
+    similarity += squared
+    similarity += squared[:, np.newaxis]
+    np.sqrt(np.maximum(similarity, 0, out=similarity), out=similarity)
+    np.subtract(similarity.max(), similarity, out=similarity)
     covered, medoids = np.zeros(len(points)), []
     gains = [(-gain, point, 0) for point, gain in enumerate(similarity.sum(1))]
     heapq.heapify(gains)
@@ -77,7 +79,7 @@ def _alone(points: np.ndarray, count: int) -> np.ndarray:
             gain = np.maximum(similarity[point] - covered, 0).sum()
             heapq.heappush(gains, (-gain, point, len(medoids)))
     medoids = np.array(medoids)
-    nearest = medoids[distances[:, medoids].argmin(1)]
+    nearest = medoids[similarity[medoids].argmax(0)]
     sizes = np.bincount(nearest, minlength=len(points))
     return medoids[(sizes[medoids] == 1) & (nearest[medoids] == medoids)]
 
