@@ -3,6 +3,7 @@
 import collections
 import csv
 import json
+import math
 import os
 import re
 import shutil
@@ -679,3 +680,31 @@ def test_an_attack_of_ones_own_stands_in_the_sweep_as_unpublished(protocol_only,
     )
     [line] = table(workplace, "other_trainings")
     assert "quantile=0.5" in line["poison"] and line["final_acc_mean"] == "0.7"
+
+
+def test_kinds_of_shaping_stand_beside_each_other_seed_by_seed(workplace):
+    """Two kinds on clean rows and flips; one collapses for one seed of three, and a noisy clip has no clean price."""
+    clean = {"attack": "none", "poison": {}, "poison_set": "none", "n_poison": 0, "ratio": 0}
+    epochs = PROTOCOLS[layout.SUBTASK, "lr"].epochs
+    finals = {"undefended": (0.90, 0.91, 0.92), "phuber:2+clip:1": (0.95, 0.80, 0.96), "4:0.1": (0.9, 0.9, 0.9)}
+    for shaped, values in finals.items():
+        for seed, final in enumerate(values, 1):
+            if shaped != "4:0.1":
+                cell(workplace, [0.94] * (epochs - 1) + [0.95], shaped=shaped, seed=seed, **clean)
+            cell(workplace, [0.93] * (epochs - 1) + [final], shaped=shaped, seed=seed)
+    cell(workplace, [0.5], shaped="undefended", seed=4)  # no other kind has this seed
+    workplace.succeed("python3", "report.py")
+    lines = {(line["attack"], line["shaping"]): line for line in table(workplace, "shapings")}
+    assert list(lines) == [
+        ("label-flips", "undefended"), ("label-flips", "phuber:2+clip:1"), ("none", "undefended"),
+        ("none", "phuber:2+clip:1"),
+    ]  # fmt: skip
+    mine = lines["label-flips", "phuber:2+clip:1"]
+    assert mine["final_accs"] == "0.9500 0.8000 0.9600" and mine["seeds"] == "3"
+    assert float(mine["collapsed"]) == round(1 / 3, 4) and float(lines["none", "phuber:2+clip:1"]["collapsed"]) == 0
+    gains = np.array([0.05, -0.11, 0.04])
+    half = stats.t.ppf(0.975, 2) * gains.std(ddof=1) / math.sqrt(3)
+    assert float(mine["final_gain_mean"]) == round(gains.mean(), 4)
+    assert float(mine["final_gain_ci95"]) == pytest.approx(half, abs=6e-5)
+    page = (workplace.results / "report.html").read_text()
+    assert 'id="figure-shapings"' in page and (workplace.results / "figures/shapings.png").exists()

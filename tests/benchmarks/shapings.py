@@ -9,8 +9,9 @@
         for the peers (PEERS=/path/to/python for another environment); left out where they are missing
 
 Each shaping is timed in turn with clip norm 4, five times in pairs; the table gives the median of the pairs' ratios. A
-peer's figure is the aggregation alone, of a matrix of per-example gradients (or of micro-batch means) that lies ready,
-which is what these libraries do. Writes shapings.csv beside itself.
+figure of byzfl or TorchJD is milliseconds of the aggregation alone, for one model on all cores, of a matrix of
+per-example gradients (or of micro-batch means) that lies ready, which is what these libraries do; of Opacus it is a
+whole training step. Writes shapings.csv beside itself.
 """
 
 from __future__ import annotations
