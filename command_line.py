@@ -66,9 +66,10 @@ def number(allowed: Callable[[float], bool], meaning: str, kind: type = float) -
     def parse(text: str) -> float:
         try:
             value = kind(text)
-        except ValueError:
-            value = math.nan
-        if not (math.isfinite(value) and allowed(value)):
+            known = math.isfinite(value)
+        except (ValueError, OverflowError):
+            known = False
+        if not (known and allowed(value)):
             raise argparse.ArgumentTypeError(f"{text!r} is not {meaning}")
         return value
 
@@ -77,6 +78,7 @@ def number(allowed: Callable[[float], bool], meaning: str, kind: type = float) -
 
 SHARE = number(lambda value: 0 <= value <= 1, "a number from 0 to 1")
 PROPER_SHARE = number(lambda value: 0 <= value < 1, "a number from 0 to below 1")
+INNER_SHARE = number(lambda value: 0 < value < 1, "a number between 0 and 1")
 HALF_SHARE = number(lambda value: 0 <= value < 0.5, "a number from 0 to below 0.5")
 COSINE = number(lambda value: -1 <= value <= 1, "a number from -1 to 1")
 RATIO = number(lambda value: 0 < value <= 1, "a ratio above 0 and up to 1")

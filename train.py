@@ -99,8 +99,12 @@ def main() -> None:
     dump = options.dump if options.record else None
     locks = Lock(layout.RESULTS / "train.lock")
     poisoning = Poisoning(options.shapings, options.learning_rate, baseline, options.retrain, dump, most, locks)
+    planned = {}
     for cell in (cell for poisons in sets for cell in poisoned_cells(training, poisons, poisoning)):
         cells.check_free(cell.path, cell.settings)
+        other = planned.setdefault(cell.path, cell)
+        if other is not cell:
+            refuse(f"--shaping {cell.shaping.text}: filed where {other.shaping.text} is; give one of them")
     mine = threading.local()  # each worker has its own engines
 
     def work(index: int, sets: list[PoisonSet]) -> None:

@@ -149,13 +149,14 @@ class Batch:
         return -tf.gather(ascending, tf.minimum(place, tf.shape(values)[1] - 1), batch_dims=1)
 
     def without(self, share: tf.Tensor) -> tf.Tensor:
-        """How many examples are left when a share of them, rounded down, is taken away, [replica, 1]."""
-        return self.count - rounded_down(share * self.count)
+        """How many examples are left when a share of them, rounded down, is taken away, 1 at least, [replica, 1]."""
+        return tf.maximum(self.count - rounded_down(share * self.count), 1.0)
 
     def micro_batches(self, number: int) -> tuple[tf.Tensor, Direction]:
         """Deal the rows out to micro-batches, by their places in the batch: how many examples each has, [replica,
         number], and the mean gradient of each, [replica, number, *parameter]; zero where it has none.
         """
+        self._check_dense()
         members = self.micro_batch(number)
         order = tf.argsort(members, stable=True)
         sizes = tf.math.bincount(members, minlength=number, maxlength=number)
@@ -196,6 +197,7 @@ class Batch:
         """<g_i, g_j> of all pairs of examples, float32 [replica, batch, batch]: the sum over the dense layers of
         (a_i . a_j + 1) (d_i . d_j).
         """
+        self._check_dense()
         layers = []
         for layer, delta in zip(self.inputs, self.deltas):
             inputs = tf.matmul(layer, layer, transpose_b=True) if len(layer.shape) == 2 else across(layer)
@@ -231,6 +233,10 @@ class Batch:
         return dataclasses.replace(
             self, inputs=inputs, deltas=deltas, softmax=softmax, weight=self.weight[replicas], trusted=trusted
         )
+
+    def _check_dense(self):
+        if self.front.layers:
+            raise ValueError("convolutions have no Gram matrix and no micro-batches: say so with takes_gram=True")
 
     def _counted(self, weights):
         """The weights times how often each example counts, and what the links before made of it, for every layer."""

@@ -49,6 +49,11 @@ class Term:
             self.memory["row_weights"] = tf.Variable(tf.zeros([0, len(links)]), shape=[None, None])
 
     @property
+    def memories(self) -> list[tf.Variable]:
+        """All that it remembers."""
+        return self.variables + ([self.memory["row_weights"]] if self.kind.between else [])
+
+    @property
     def variables(self) -> list[tf.Variable]:
         """All that has a value for each replica, which it leads with; not the row weights, which end with it."""
         found = [values for values in self.parameters.values() if isinstance(values, tf.Variable)]
@@ -147,7 +152,7 @@ class Group:
         """
         before, terms = self.phases[self.phase(epoch)]
         for term in terms:
-            if term.kind.between and term.links:
+            if term.kind.between:
                 term.begin(epoch - before, rows, first, probabilities)
 
     def shape(self, batch: Batch, phase: int) -> tuple[tf.Tensor | list[tf.Tensor], Direction | None]:

@@ -20,6 +20,8 @@ import argparse
 import importlib.util
 import inspect
 import os
+import re
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -37,8 +39,11 @@ NOISE_MULTIPLIER, NOISE_STD = "noise_multiplier", "noise_std"
 # Settings of a training, which a kind's parameters stand beside
 RESERVED = {
     "dataset", "network", "engine", "optimizer", "batch_size", "epochs", "seed", "learning_rate", "shaping", "kind",
-    "delta", "model", "attack", NOISE_MULTIPLIER, NOISE_STD,
+    "delta", "model", "attack", "mode", "start", "dump", "trial", "budget", "ratio", "clean_rows", "stop_at_first",
+    "poison", "poisons", "n_poison", "poison_set", "poison_sha256", "baseline", "baseline_acc", "baseline_sha256",
+    "target", "base_class", "target_class", "model_sha256", "shaping_file_sha256", NOISE_MULTIPLIER, NOISE_STD,
 }  # fmt: skip
+TAKEN = (UNDEFENDED_TEXT, "vanilla", "dp", "none")  # what names of models begin with, and no kind's name
 
 
 @dataclass(frozen=True)
@@ -68,8 +73,9 @@ class Kind:
     `models.groups.EpochStart` and the parameters before each epoch, for each replica; returns row weights, float32
     [rows] (`Batch.row_weights`), None to leave them as they are.
 
-    aggregates: it returns an `Aggregate`; dense_only: it takes what convolutions do not have, micro-batches or Gram
-    matrices; trusted_rows: the parameter that says how many trusted rows it needs.
+    aggregates: it returns an `Aggregate`; takes_gram: it takes the Gram matrix, unless it has a parameter micro_batches
+    above 0; convolutions have neither; compares_rows: `between` compares all pairs of the rows of a class;
+    trusted_rows: the parameter that says how many trusted rows it needs.
     """
 
     name: str
@@ -82,7 +88,8 @@ class Kind:
     directions: tuple[str, ...] = ()
     between: Callable | None = None
     aggregates: bool = False
-    dense_only: bool = False
+    takes_gram: bool = False
+    compares_rows: bool = False
     trusted_rows: str | None = None
     file_sha256: str | None = None
 
@@ -99,8 +106,10 @@ def kind(parameters: dict[str, Callable[[str], float]] | None = None, **more) ->
 
     def register(weigh: Callable) -> Callable:
         name, checks = weigh.__name__.replace("_", "-"), parameters or {}
-        if name in KINDS or name == UNDEFENDED_TEXT or RESERVED & set(checks):
+        if name in KINDS or name in TAKEN or RESERVED & set(checks):
             raise ValueError(f"{name}: there is a kind or a setting of this name or of a parameter's; choose another")
+        if not re.fullmatch(r"[a-z][a-z0-9-]*", name):
+            raise ValueError(f"{name}: a kind's function has a name of small letters, digits and _")
         if len(inspect.signature(weigh).parameters) != 1 + len(checks):
             raise ValueError(f"{name}: it takes the batch and a value for each of its parameters, {[*checks]}")
         own = _own_file[-1] if _own_file else None
@@ -114,11 +123,12 @@ def load_file(path: Path) -> None:
     """Run a user's Python file that defines kinds of shaping; refuses one that cannot be run or defines none."""
     if path.suffix != ".py" or not path.is_file():
         refuse(f"--shaping-file {path}: no such Python file; give one that defines a kind of shaping")
-    before = set(KINDS)
-    spec = importlib.util.spec_from_file_location(path.stem, path)
+    path, before = path.resolve(), set(KINDS)
+    spec = importlib.util.spec_from_file_location(f"shaping_file_{path.stem}", path)
+    module = sys.modules[spec.name] = importlib.util.module_from_spec(spec)  # dataclasses look their module up there
     _own_file.append(file_sha256(path))
     try:
-        spec.loader.exec_module(importlib.util.module_from_spec(spec))
+        spec.loader.exec_module(module)
     except Exception as error:  # it may raise anything, and its user wants to know what and where
         line = next((entry.lineno for entry in reversed(inspect.getinnerframes(error.__traceback__))
                      if entry.filename == str(path)), getattr(error, "lineno", "?"))  # fmt: skip

@@ -17,7 +17,7 @@ from datasets import Dataset
 from models.protocols import NETWORKS
 
 if TYPE_CHECKING:
-    from models.shaping import Link, Shaping
+    from models.shaping import Shaping
 
 GIB = 2**30
 SHARE = 0.25  # of the machine's memory, by default
@@ -26,6 +26,7 @@ COPIES_OF_ROWS = 4  # of a stack's rows: NumPy's, TensorFlow's, and those of the
 BYTES_PER_ROW = 80  # and replica: weights, hits, what is made of them
 BYTES_PER_PARAMETER = 28  # value, initial value, gradient, two moments, noise, update
 BYTES_PER_NUMBER = 4
+BYTES_PER_PAIR = 16  # of rows of a class: their similarity, and what it is made of
 BYTES_PER_UNIT_AND_ROW = 8  # activations while accuracies are computed
 RECORDED_BYTES_PER_PARAMETER = 24  # of the last layer, a step
 MAPPED = 2 * GIB  # the address space that TensorFlow maps besides
@@ -62,13 +63,16 @@ def check_address_space() -> None:
         )
 
 
-def held(link: Link, parameters: int, batch_size: int) -> float:
-    """How many numbers a link of a shaping holds for a replica besides: directions, those that it keeps and the one
+def held(shaping: Shaping, parameters: int, batch_size: int) -> float:
+    """How many numbers a shaping holds for a replica besides: of every link the directions that it keeps, and the one
     that it works on; means of micro-batches, in the making and made; inner products of all pairs, and sorted ones.
     """
-    number = dict(zip(link.kind.parameters, link.parameters)).get("micro_batches", 0)
-    pairs = 8 * batch_size**2 if link.kind.dense_only and not number else 0
-    return 3 * len(link.kind.directions) * parameters + 4 * number * parameters + pairs
+    return sum(
+        3 * len(link.kind.directions) * parameters
+        + 4 * link.micro_batches * parameters
+        + 8 * batch_size**2 * (link.kind.takes_gram and not link.micro_batches)
+        for link in shaping.links
+    )
 
 
 def replicas(
@@ -98,10 +102,11 @@ def replicas(
     )
     if record:
         one += RECORDED_BYTES_PER_PARAMETER * sizes[-1] * math.ceil(rows / batch_size)
-    links = [link for shaping in shapings for link in shaping.links]
-    one += BYTES_PER_NUMBER * max((held(link, sum(sizes), batch_size) for link in links), default=0)
+    one += BYTES_PER_NUMBER * max((held(shaping, sum(sizes), batch_size) for shaping in shapings), default=0)
     data = 4 * features * (rows + len(dataset.y_test))
     fixed = TENSORFLOW + data + workers * COPIES_OF_ROWS * data
+    if any(link.kind.compares_rows for shaping in shapings for link in shaping.links):
+        fixed += workers * BYTES_PER_PAIR * (rows / dataset.classes) ** 2
     fitting = int((limit - fixed) / workers / one)
     if fitting < 1 and limit_gib is not None:
         refuse(

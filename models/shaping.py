@@ -22,7 +22,7 @@ from models import kinds, privacy  # noqa: F401  (importing the kinds registers 
 from models.kind import KINDS, NOISE_MULTIPLIER, NOISE_STD, UNDEFENDED_TEXT, Kind
 from results import layout
 
-PHASE, LINK = re.compile(r"@(\d+),"), re.compile(r"\+(?=[a-z])")  # what stands between phases, and between links
+PHASE, LINK = re.compile(r"@(\d+),"), re.compile(r"(?<![\d.]e)\+")  # between phases, and links (1e+05 is a number)
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,18 @@ class Link:
         named = zip(self.kind.parameters, self.parameters)
         return (self.name, *(int(value) for name, value in named if name in self.kind.fixed))
 
+    @property
+    def micro_batches(self) -> int:
+        """How many micro-batches it deals the rows out to; 0 where it takes the rows."""
+        return int(dict(zip(self.kind.parameters, self.parameters)).get("micro_batches", 0))
 
+    @property
+    def dense_only(self) -> bool:
+        """Whether it takes what convolutions do not have."""
+        return self.micro_batches > 0 or self.kind.takes_gram
+
+
+SMALLEST = 2.0**-126  # of float32's numbers above 0, but for those of fewer digits
 UNDEFENDED_LINK = Link("clip", (math.inf,))
 
 
@@ -187,7 +198,7 @@ class Shaping:
         The paper's names for the paper's shapings: vanilla_<training>, and dp_<training>_<epsilon budget>_<delta>_<clip
         norm>_<noise multiplier>.
         """
-        if not self.defended:
+        if self == UNDEFENDED:
             return f"vanilla_{training}"
         if self.kind == "clip" and self.clip_norm < math.inf:
             noise_multiplier, (phase,) = self.noise_multiplier, self.phases
@@ -266,8 +277,11 @@ def _link(text: str, noise: dict) -> Link:
     missing = [key for key in known.parameters if key not in given]
     if missing:
         raise ValueError(f"{name} lacks {', '.join(missing)}")
+    small = [key for key, value in given.items() if 0 < abs(value) < SMALLEST]
+    if small:
+        raise ValueError(f"{small[0]} is too small for float32")
     noise.update({key: float(given[key]) for key in noise if key in given})
-    return Link(known.name, tuple(float(given[key]) for key in known.parameters))
+    return Link(known.name, tuple(given[key] + 0.0 for key in known.parameters))  # + 0.0: no negative zero
 
 
 def _known() -> str:

@@ -123,8 +123,8 @@ class Stack:
         Float32 [replica, batch] for each layer, the dense ones and then the convolutions; 1 where a shaping weighs no
         rows.
         """
+        kept = [(values, values.numpy()) for group in self.groups for term in group.terms for values in term.memories]
         self._begin(rows, epoch)
-        kept = [(values, values.numpy()) for group in self.groups for term in group.terms for values in term.variables]
         x, y, weight, squared_norms, order, starts, _, places, number = self._arrays(rows, epoch)
         part = order[: starts[1]]
         arrays = (tf.gather(values, part) for values in (x, y, squared_norms, weight))
@@ -252,7 +252,13 @@ class Stack:
 
     @tf.function(reduce_retracing=True)
     def _probabilities(self, x, replica):
-        return tf.nn.softmax(tf.transpose(self._logits(x, *self._parameters_of(replica)), [0, 2, 1]))
+        rows, parameters = self.rows_a_product, self._parameters_of(replica)
+        pieces = (tf.shape(x)[0] + rows - 1) // rows
+        found = tf.TensorArray(tf.float32, pieces, infer_shape=False)
+        for piece in tf.range(pieces):
+            logits = self._logits(x[piece * rows : (piece + 1) * rows], *parameters)
+            found = found.write(piece, tf.nn.softmax(tf.transpose(logits, [2, 0, 1])))
+        return tf.transpose(found.concat(), [1, 0, 2])
 
     def _parameters_of(self, replica):
         """The kernels and biases of the dense layers, of one replica or, with None, of all."""

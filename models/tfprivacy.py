@@ -99,7 +99,7 @@ class TensorFlowPrivacy:
 
 def check(shaping: Shaping) -> None:
     """Refuse what TensorFlow Privacy does not do: another kind than clipping, and noise without it."""
-    if math.isnan(shaping.clip_norm) or shaping.kind != "clip" or (shaping.noise_std and shaping.clip_norm == math.inf):
+    if shaping.kind != "clip" or (shaping.noise_std and shaping.clip_norm == math.inf):
         refuse(
             f"--shaping {shaping.text}: --engine tfprivacy clips and adds noise to clipped sums only; use --engine"
             " stack"

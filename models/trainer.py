@@ -103,11 +103,12 @@ def check_shapings(shapings: Iterable[Shaping], network: str, dataset: Dataset) 
     """Refuse a shaping that the network, or the data set, does not have what it takes for."""
     for shaping in shapings:
         for link in shaping.links:
-            if link.kind.dense_only and NETWORKS[network].filters:
-                known = ", ".join(name for name, kind in KINDS.items() if not kind.dense_only)
+            if link.dense_only and NETWORKS[network].filters:
+                takes = {name for name, kind in KINDS.items() if kind.takes_gram or "micro_batches" in kind.fixed}
                 refuse(
-                    f"--shaping {shaping.text}: {link.name} takes micro-batches of dense layers, and {network} has"
-                    f" convolutions; choose one of {known}"
+                    f"--shaping {shaping.text}: {link.text} takes micro-batches or Gram matrices, which the"
+                    f" convolutions of {network} do not have; choose one of"
+                    f" {', '.join(name for name in KINDS if name not in takes)}"
                 )
             if link.kind.trusted_rows:
                 wanted = dict(zip(link.kind.parameters, link.parameters))[link.kind.trusted_rows]

@@ -95,11 +95,15 @@ def draw_indiscriminate(attack: str, tables: dict[str, Table], _: Results):
 
 
 def draw_shapings(tables: dict[str, Table], _: Results):
-    """Final accuracy of every seed by shaping, a panel a column of the comparison; of the first data set."""
+    """Final accuracy of every seed by shaping, a panel for each attack at a ratio: of the binary subtask where it is
+    there, else of the first data set and network.
+    """
     if "shapings" not in tables:
         return None
     rows = tables["shapings"].frame
-    rows = rows[rows.dataset == rows.dataset.iloc[0]]
+    usual = rows[(rows.dataset == layout.SUBTASK) & (rows.network == "lr")]
+    first = (usual if len(usual) else rows).iloc[0]
+    rows = rows[(rows.dataset == first.dataset) & (rows.network == first.network)]
     order = list(dict.fromkeys(rows.shaping))[::-1]
     columns = list(rows.groupby(["attack", "ratio"], sort=False))
     figure, (axes,) = plotting.panels(len(columns), width=2.6, height=0.8 + 0.17 * len(order))

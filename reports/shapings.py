@@ -25,8 +25,11 @@ def tables(results: Results) -> list[Table]:
     alone = cells[cells.shaping == UNDEFENDED_TEXT].set_index([*COLUMN, "seed"])["final_acc"]
     cells = cells.join(alone.rename("final_acc_alone"), on=[*COLUMN, "seed"]).sort_values("seed")
     cells["final_gain"] = cells.final_acc - cells.final_acc_alone
-    cells["fell"] = (cells.final_gain < -COLLAPSED).where(cells.final_gain.notna()).astype(float)
-    groups = cells.groupby(KEY)
+    fell = (cells.final_gain < -COLLAPSED) | cells.diverged.astype(bool)
+    cells["fell"] = fell.where(cells.final_acc_alone.notna()).astype(float)
+    # the same text may mean another function: a user's file that was changed
+    cells["file"] = cells.shaping_file_sha256.astype(str) if "shaping_file_sha256" in cells else ""
+    groups = cells.groupby([*KEY, "file"])
     counted = groups.agg(
         seeds=("seed", "size"), diverged=("diverged", "sum"), final_acc_min=("final_acc", "min"),
         final_acc_max=("final_acc", "max"), collapsed=("fell", "mean"), source=("source", frames.sources),

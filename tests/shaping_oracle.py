@@ -168,7 +168,8 @@ def micro_batches(gradients, m):
     rows in them: x = A g.
     """
     if m == 0:
-        shares = np.eye(len(gradients.copies))[np.repeat(np.arange(len(gradients.copies)), gradients.copies)]
+        order = np.argsort(gradients.places, kind="stable")  # the first of equals is the first in the shuffled batch
+        shares = np.eye(len(gradients.copies))[np.repeat(order, gradients.copies[order])]
     else:
         counts = [gradients.copies * (gradients.places % int(m) == u) for u in range(int(m))]
         shares = np.array([count / count.sum() for count in counts if count.any()])
@@ -220,7 +221,9 @@ def sever(gradients, state, f):
         direction = ratio(direction, lengths(direction))
         projections = (centred * direction).sum(1)
     keep = gradients.seen - floor(f, gradients.seen)
-    return smallest(projections**2, gradients.copies, keep), direction
+    scale = gradients.norms + lengths(gradients.mean)  # of what is subtracted: all below is rounding, here and there
+    projections = np.where(np.abs(projections) > 1e-4 * scale, projections, 0.0)
+    return smallest(projections**2, gradients.copies, keep), direction if gradients.seen else state
 
 
 def median_of_means(gradients, m):

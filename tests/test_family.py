@@ -357,3 +357,58 @@ def test_every_kind_is_tested():
     names = {name for texts in [*KINDS.values(), *OVER_EPOCHS.values()] for text in texts for name, *_ in
              oracle.links(oracle.phase(text, 99)[0])}  # fmt: skip
     assert names == set(shaping.KINDS) == {text.split(":")[0] for text in BOUNDS if "+" not in text} - {"undefended"}
+
+
+def test_looking_at_weights_changes_no_training():
+    model, shapings = networks.build("lr", SHAPES["lr"], CLASSES, SEED), [shaping.shaping("epic:0.3:1:5")]
+    random = np.random.default_rng(3)
+    x, y = random.random((60, *SHAPES["lr"]), np.float32), random.integers(0, CLASSES, 60).astype(np.int32)
+    rows = minibatches.Rows.of(x, y, np.arange(60) >= 50, 1)
+    looked, other = (stack.Stack(model, shapings, "adam", 0.05, SEED) for _ in range(2))
+    for epoch in range(1, 5):
+        batches = minibatches.shuffled(rows, 20, SEED, epoch)
+        looked.weights_of_first_batch(rows, batches)
+        for engine in (looked, other):
+            engine.train_epoch(rows, batches)
+    assert all(np.array_equal(*pair) for pair in zip(looked.weights(0), other.weights(0)))
+
+
+def test_a_group_that_is_gone_before_its_first_look_stops_no_other():
+    model = networks.build("lr", SHAPES["lr"], CLASSES, SEED)
+    random = np.random.default_rng(3)
+    x, y = random.random((60, *SHAPES["lr"]), np.float32), random.integers(0, CLASSES, 60).astype(np.int32)
+    engine = stack.Stack(
+        model, [shaping.shaping(text) for text in ("undefended@1,abl:0.5:1:0.1", "clip:1")], "sgd", 1.0, 7
+    )
+    rows = minibatches.Rows.of(x, y, np.arange(60) >= 50, 2)
+    engine.train_epoch(rows, minibatches.shuffled(rows, 20, SEED, 1))
+    engine.keep([1])
+    engine.train_epoch(rows.keep([1]), minibatches.shuffled(rows, 20, SEED, 2))
+    assert engine.finite().all()
+
+
+def test_equal_rows_are_chosen_whatever_is_poison():
+    """The clean rows come first in a batch, so the first of equals would be a clean one."""
+    x, y = np.full((60, *SHAPES["lr"]), 0.5, np.float32), np.zeros(60, np.int32)
+    engine = stack.Stack(
+        networks.build("lr", SHAPES["lr"], CLASSES, SEED), [shaping.shaping("multi-krum:0.5:0")], "sgd", 1.0, 7
+    )
+    rows = minibatches.Rows.of(x, y, np.arange(60) >= 30, 1)
+    kept = [
+        engine.weights_of_first_batch(rows, minibatches.shuffled(rows, 60, SEED, epoch))[0] > 0 for epoch in range(1, 9)
+    ]
+    of_poisons = [one[0, 30:].mean() for one in kept]
+    assert 0.2 < np.mean(of_poisons) < 0.8, of_poisons
+
+
+def test_shares_that_leave_next_to_nothing_leave_one():
+    model = networks.build("lr", SHAPES["lr"], CLASSES, SEED)
+    random = np.random.default_rng(3)
+    x, y = random.random((21, *SHAPES["lr"]), np.float32), random.integers(0, CLASSES, 21).astype(np.int32)
+    for text in ("trim-loss:0.9999999", "drop-norm:0.9999", "trimmed-mean:0.49999999:10", "multi-krum:0.9999999:5"):
+        engine = stack.Stack(model, [shaping.shaping(text)], "sgd", 1.0, SEED)
+        rows = minibatches.Rows.of(x, y, np.arange(21) >= 20, 1)
+        engine.train_epoch(rows, minibatches.shuffled(rows, 10, SEED, 1))  # the last batch has one row
+        assert engine.finite().all() and any((a != b).any() for a, b in zip(engine.weights(0), model.get_weights())), (
+            text
+        )

@@ -59,6 +59,58 @@ def test_a_shaping_goes_from_text_to_value_and_back(text, value, name, kinds):
     assert math.isfinite(value.settings.get("clip_norm", 0.0))  # JSON has no infinity
 
 
+@pytest.mark.parametrize(
+    ("text", "canonical"),
+    [
+        ("phuber:2+4", "phuber:2+clip:4"), ("4+phuber:2", "clip:4+phuber:2"),
+        ("clip:1e+05+linear", "clip:100000+linear"),
+        ("1@5,linear", "clip:1@5,linear"), ("undefended@3,4:0.5", "undefended@3,clip:4:0.5"), ("4:-0", "4"),
+        ("cosine:-0", "cosine:0"), ("clip:1e15@2,gce:0.7+psac:1:0.1:0.5", "clip:1e+15@2,gce:0.7+psac:1:0.1:0.5"),
+        ("trim-loss:0.1+clip:1:noise_std=0.5", "trim-loss:0.1+clip:1:noise_std=0.5"),
+    ],
+)  # fmt: skip
+def test_chains_and_schedules_have_one_text_each_that_gives_them_back(text, canonical):
+    value = shaping.shaping(text)
+    assert value.text == canonical and shaping.shaping(canonical) == value
+    assert not set(value.model_name("lr_300_40_0.01")) & set(
+        " '\"$`\\&;|<>()*?[]{}~#!/"
+    )  # a shell and a folder take it
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("phuber", "lacks tau"), ("foo:1", "no kind 'foo'"), ("phuber:2:0.1", "noise is given as noise_std="),
+        ("trim-loss:0.1+clip:1:0.1", "noise is given as noise_std="), ("clip:1:0.1+phuber:2", "one too many"),
+        ("median-of-means:5+clip:1", "last link"), ("clip:1+undefended", "no link of a chain"),
+        ("clip:1@0,linear", "1 epoch"), ("clip:1@5,", "no kind"), ("trim-loss:1", "below 1"),
+        ("trimmed-mean:0.5:10", "below 0.5"), ("epic:0:1:5", "between"), ("median-of-means:65", "1 to 64"),
+        ("multi-krum:0.3:2.5", "whole number"), ("abl:0.5:1" + 400 * "0" + ":0.1", "whole"),
+        ("auto-s:1e-50", "too small for float32"), ("cosine:2", "from -1 to 1"), ("linear:1", "noise is given as"),
+        ("clip:1++linear", "no kind"), ("clip:1:0.1:noise_std=1", "one amount"),
+    ],
+)  # fmt: skip
+def test_a_refusal_says_what_is_wrong_and_what_there_is(text, why):
+    with pytest.raises(argparse.ArgumentTypeError) as refusal:
+        shaping.shaping(text)
+    assert why in str(refusal.value) and "quantile-clip:quantile:rate:initial_clip_norm" in str(refusal.value)
+
+
+def test_only_what_is_undefended_from_first_to_last_is_called_vanilla():
+    assert shaping.shaping("undefended@1,undefended").model_name("lr") != UNDEFENDED.model_name("lr") == "vanilla_lr"
+    for name in ("vanilla", "dp", "none", "Halve", "_own"):
+        with pytest.raises(ValueError, match="choose another|small letters"):
+            kind()(type("Named", (), {"__name__": name, "__call__": lambda self, batch: 1.0})())
+
+
+def test_epsilon_of_a_schedule_composes_its_phases():
+    one, other = shaping.shaping("1:1@3,auto-v:2"), [(1.0, 3 * 36), (2.0, 5 * 36)]
+    assert one.epsilon(300, 10800, 8 * 36) == round(privacy.composed(other, 300, 10800, 1e-5), 4)
+    assert one.epsilon(300, 10800, 2 * 36) == shaping.shaping("1:1").epsilon(300, 10800, 2 * 36)  # not begun: not spent
+    assert shaping.shaping("1:1@3,linear").epsilon(300, 10800, 3 * 36) < math.inf
+    assert shaping.shaping("1:1@3,linear").epsilon(300, 10800, 4 * 36) == math.inf
+
+
 @pytest.mark.parametrize("clip_norm", [0.1, 1, 2, 4, 8, 100, 3, 0.7])
 @pytest.mark.parametrize("noise_std", [0.0, 0.1, 0.001, 0.00001, 1 / 3])
 def test_every_amount_of_noise_has_a_text_that_gives_it_back(clip_norm, noise_std):

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from models.batch import Batch, Direction
 
 POWER_ROUNDS = 3  # a step; the direction is kept from step to step
-ROUNDING = 1e-5  # of the largest norm: smaller projections are nothing but float32's rounding
+ROUNDING = 1e-4  # of the norms of what is subtracted: smaller differences are nothing but float32's rounding
 
 
 @kind({"threshold": COSINE})
@@ -87,11 +87,12 @@ def sever(batch: Batch, share: tf.Tensor) -> tf.Tensor:
         unit = tf.math.divide_no_nan(1.0, tf.sqrt(dot(moved, moved)))[:, 0]
         direction = [along(unit, part) * part for part in moved]
         projections = batch.inner(direction) - dot(mean, direction)
+    seen = tf.reduce_sum(batch.weight, 1) > 0  # a batch that a replica sees none of leaves it as it was
     for values, part in zip(kept, direction):
-        values.assign(part)
+        values.assign(tf.where(along(seen, part), part, values))
     squared = tf.square(projections)
-    rounding = ROUNDING**2 * tf.reduce_max(batch.weight * batch.squared_norms, 1, keepdims=True)
-    squared = tf.where(squared > rounding, squared, 0.0)  # so that equal gradients are kept or dropped alike
+    rounding = ROUNDING * (batch.norms + tf.sqrt(dot(mean, mean)))
+    squared = tf.where(squared > tf.square(rounding), squared, 0.0)  # so that equal gradients are kept or dropped alike
     return tf.cast(squared <= batch.smallest(squared, batch.without(share)), tf.float32)
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from command_line import COUNT, POSITIVE, PROPER_SHARE
+from command_line import INNER_SHARE, POSITIVE, PROPER_SHARE, number
 from models.kind import kind
 from models.later import tf
 
@@ -15,21 +15,25 @@ if TYPE_CHECKING:
     from models.batch import Batch
     from models.groups import EpochStart
 
+EPOCHS = number(lambda value: 1 <= value <= 2**24, "a whole number from 1 to 16777216", int)
+
 
 def isolated(start: EpochStart, gamma: float, isolation_epochs: float, share: float) -> np.ndarray | None:
     """-1 for the share of the rows with the smallest losses when the isolation epochs are over, 1 for the others."""
     if start.epoch != isolation_epochs + 1:
         return None
-    probabilities = start.probabilities()[np.arange(len(start.labels)), start.labels]
-    order = np.argsort(np.where(start.copies > 0, -probabilities, np.inf), kind="stable")  # the smallest losses first
+    others = start.probabilities().copy()
+    others[np.arange(len(others)), start.labels] = 0
+    others = others.sum(1, dtype=np.float64)  # 1 - p, which grows with the loss, also where p rounds to 1
+    order = np.argsort(np.where(start.copies > 0, others, np.inf), kind="stable")
     wanted = np.floor(share * start.copies.sum() + 1e-4)
     last = np.searchsorted(np.cumsum(start.copies[order]), wanted)
     if wanted < 1:
         return np.ones(len(order), np.float32)
-    return np.where(probabilities >= probabilities[order[last]], -1, 1).astype(np.float32)
+    return np.where(others <= others[order[last]], -1, 1).astype(np.float32)
 
 
-@kind({"gamma": POSITIVE, "isolation_epochs": COUNT, "share": PROPER_SHARE}, between=isolated)
+@kind({"gamma": POSITIVE, "isolation_epochs": EPOCHS, "share": PROPER_SHARE}, between=isolated)
 def abl(batch: Batch, gamma: tf.Tensor, isolation_epochs: tf.Tensor, share: tf.Tensor) -> tf.Tensor:
     """Anti-backdoor learning (Li et al., arXiv 2110.11571): isolate what is learnt too fast, then unlearn it.
 
@@ -46,12 +50,13 @@ def without_isolated_medoids(start: EpochStart, share: float, every: float, last
     done = start.epoch - 1
     if done == 0 or done % every or done > last_epoch:
         return None
-    deltas = start.probabilities().astype(np.float64) - np.eye(start.probabilities().shape[1])[start.labels]
+    deltas = start.probabilities().astype(np.float64)
+    deltas[np.arange(len(deltas)), start.labels] -= 1
     weights = start.weights.copy()
     for label in np.unique(start.labels):
         rows = np.flatnonzero((start.labels == label) & (start.copies > 0) & (weights > 0))
         if len(rows) > 1:
-            weights[rows[_alone(deltas[rows], int(np.ceil(share * len(rows) - 1e-4)))]] = 0
+            weights[rows[_alone(deltas[rows], max(1, int(np.ceil(share * len(rows) - 1e-4))))]] = 0
     return weights
 
 
@@ -84,7 +89,9 @@ def _alone(points: np.ndarray, count: int) -> np.ndarray:
     return medoids[(sizes[medoids] == 1) & (nearest[medoids] == medoids)]
 
 
-@kind({"share": PROPER_SHARE, "every": COUNT, "last_epoch": COUNT}, between=without_isolated_medoids)
+@kind(
+    {"share": INNER_SHARE, "every": EPOCHS, "last_epoch": EPOCHS}, between=without_isolated_medoids, compares_rows=True
+)
 def epic(batch: Batch, share: tf.Tensor, every: tf.Tensor, last_epoch: tf.Tensor) -> tf.Tensor:
     """1, but 0 for rows that were dropped as isolated: EPIC (Yang et al., arXiv 2210.09671).
 

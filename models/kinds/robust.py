@@ -10,7 +10,7 @@ import functools
 import math
 from typing import TYPE_CHECKING
 
-from command_line import COUNT, HALF_SHARE, INDEX, POSITIVE, PROPER_SHARE
+from command_line import HALF_SHARE, POSITIVE, PROPER_SHARE, number
 from models.kind import Aggregate, kind
 from models.later import tf
 
@@ -18,12 +18,14 @@ if TYPE_CHECKING:
     from models.batch import Batch, Direction
 
 ROUNDS = 3  # of the geometric median
+ROWS_OR_MICRO_BATCHES = number(lambda value: 0 <= value <= 1024, "a whole number from 0 to 1024", int)
+MICRO_BATCHES = number(lambda value: 1 <= value <= 64, "a whole number from 1 to 64", int)  # XLA sorts them unrolled
 
 
-@kind({"smoothing": POSITIVE, "micro_batches": INDEX}, fixed=("micro_batches",), dense_only=True)
+@kind({"smoothing": POSITIVE, "micro_batches": ROWS_OR_MICRO_BATCHES}, fixed=("micro_batches",))
 def geometric_median(batch: Batch, smoothing: tf.Tensor, micro_batches: int) -> tf.Tensor:
-    """The smoothed geometric median by Weiszfeld's rounds (Pillutla et al., arXiv 1912.13445; as in byzfl, smoothing
-    0.1, three rounds from the mean): z = sum a_u x_u / sum a_u, a_u = 1 / max(smoothing, |x_u - z|).
+    """The smoothed geometric median by Weiszfeld's rounds, z = sum a_u x_u / sum a_u, a_u = 1 / max(smoothing, |x_u -
+    z|) (Pillutla et al., arXiv 1912.13445; smoothing 0.1 and three rounds as in byzfl, but from the mean, not zero).
 
     No sensitivity: one example decides on how much another counts.
     """
@@ -53,7 +55,7 @@ def geometric_median(batch: Batch, smoothing: tf.Tensor, micro_batches: int) -> 
     return _of_rows(batch, counts, share)
 
 
-@kind({"share": PROPER_SHARE, "micro_batches": INDEX}, fixed=("micro_batches",), dense_only=True)
+@kind({"share": PROPER_SHARE, "micro_batches": ROWS_OR_MICRO_BATCHES}, fixed=("micro_batches",), takes_gram=True)
 def multi_krum(batch: Batch, share: tf.Tensor, micro_batches: int) -> tf.Tensor:
     """The mean of the N - F that lie nearest to their N - F nearest, by the sum of squared distances, F a share of N
     (Blanchard et al. 2017; N - F neighbours as in byzfl).
@@ -63,7 +65,11 @@ def multi_krum(batch: Batch, share: tf.Tensor, micro_batches: int) -> tf.Tensor:
     if micro_batches:
         counts, means = batch.micro_batches(micro_batches)
         return _of_rows(batch, counts, _krum_shares(_gram(means), tf.cast(counts > 0, tf.float32), share))
-    shares = _krum_shares(batch.gram, batch.weight, share)
+    # ties go by the places in the batch, in which the clean rows do not come first
+    order = tf.argsort(batch.places, stable=True)
+    gram = tf.gather(tf.gather(batch.gram, order, axis=1), order, axis=2)
+    shares = _krum_shares(gram, tf.gather(batch.weight, order, axis=1), share)
+    shares = tf.gather(shares, tf.argsort(order), axis=1)
     return batch.count * tf.math.divide_no_nan(shares, batch.weight)
 
 
@@ -73,8 +79,8 @@ def _krum_shares(gram: tf.Tensor, copies: tf.Tensor, share: tf.Tensor) -> tf.Ten
     """
     from models.batch import rounded_down
 
-    number = tf.reduce_sum(copies, 1, keepdims=True)
-    kept = number - rounded_down(share * number)
+    everything = tf.reduce_sum(copies, 1, keepdims=True)
+    kept = tf.maximum(everything - rounded_down(share * everything), 1.0)
     squared = tf.linalg.diag_part(gram)
     distances = tf.maximum(squared[:, tf.newaxis] + squared[..., tf.newaxis] - 2.0 * gram, 0.0)
     distances = tf.where(copies[:, tf.newaxis] > 0, distances, math.inf)
@@ -97,18 +103,18 @@ def _first(copies: tf.Tensor, number: tf.Tensor) -> tf.Tensor:
     return tf.clip_by_value(number - tf.cumsum(copies, -1, exclusive=True), 0.0, copies)
 
 
-@kind({"micro_batches": COUNT}, fixed=("micro_batches",), aggregates=True, dense_only=True)
+@kind({"micro_batches": MICRO_BATCHES}, fixed=("micro_batches",), aggregates=True)
 def median_of_means(batch: Batch, micro_batches: int) -> Aggregate:
     """The coordinate-wise median of the micro-batches' means (Yin et al., arXiv 1803.01498, algorithm 1).
 
     No sensitivity.
     """
     counts, means = batch.micro_batches(micro_batches)
-    number = tf.reduce_sum(tf.cast(counts > 0, tf.float32), 1)
-    return Aggregate(_middle(batch, counts, means, tf.floor(tf.maximum(number - 1.0, 0.0) / 2.0)))
+    there = tf.reduce_sum(tf.cast(counts > 0, tf.float32), 1)
+    return Aggregate(_middle(batch, counts, means, tf.floor(tf.maximum(there - 1.0, 0.0) / 2.0)))
 
 
-@kind({"share": HALF_SHARE, "micro_batches": COUNT}, fixed=("micro_batches",), aggregates=True, dense_only=True)
+@kind({"share": HALF_SHARE, "micro_batches": MICRO_BATCHES}, fixed=("micro_batches",), aggregates=True)
 def trimmed_mean(batch: Batch, share: tf.Tensor, micro_batches: int) -> Aggregate:
     """The coordinate-wise mean of the micro-batches' means without a share of the smallest and of the largest (Yin et
     al., arXiv 1803.01498, algorithm 1).
@@ -118,8 +124,9 @@ def trimmed_mean(batch: Batch, share: tf.Tensor, micro_batches: int) -> Aggregat
     from models.batch import rounded_down
 
     counts, means = batch.micro_batches(micro_batches)
-    number = tf.reduce_sum(tf.cast(counts > 0, tf.float32), 1)
-    return Aggregate(_middle(batch, counts, means, rounded_down(share[:, 0] * number)))
+    there = tf.reduce_sum(tf.cast(counts > 0, tf.float32), 1)
+    most = tf.floor(tf.maximum(there - 1.0, 0.0) / 2.0)  # so that one is left
+    return Aggregate(_middle(batch, counts, means, tf.minimum(rounded_down(share[:, 0] * there), most)))
 
 
 def _middle(batch: Batch, counts: tf.Tensor, means: Direction, trimmed: tf.Tensor) -> Direction:
