@@ -154,7 +154,40 @@ class Batch:
 
     def micro_batches(self, number: int) -> tuple[tf.Tensor, Direction]:
         """Deal the rows out to micro-batches, by their places in the batch: how many examples each has, [replica,
-        number], and the mean gradient of each, [replica, number, *parameter]; zero where it has none.
+        number], and the mean gradient of each, [number, replica, *parameter]; zero where it has none.
+        """
+        counts, chosen, deltas = self._dealt_deltas(number)
+        kernels = [self._micro_batch_kernels(layer, delta, chosen) for layer, delta in zip(self.inputs, deltas)]
+        return counts, kernels + [tf.reduce_sum(delta, 3) for delta in deltas]
+
+    def micro_batch_gram(self, number: int) -> tuple[tf.Tensor, tf.Tensor]:
+        """How many examples each micro-batch has, [replica, number], and the inner products of their mean gradients,
+        [replica, number, number].
+
+        Of a layer with few outputs, from the means; of others, from the inner products of all pairs of examples, which
+        are fewer than a mean has parameters.
+        """
+        counts, chosen, deltas = self._dealt_deltas(number)
+        members = self.micro_batch(number)
+        counting = self.weight / tf.maximum(tf.gather(counts, members, axis=1), 1.0)
+        shares = tf.one_hot(members, number, axis=0) * counting[:, tf.newaxis]  # [replica, number, batch]
+        grams = []
+        for place, (layer, delta) in enumerate(zip(self.inputs, deltas)):
+            if len(layer.shape) == 2 and layer.shape[1] > 4 * delta.shape[2]:
+                kernels = self._micro_batch_kernels(layer, delta, chosen)
+                for values in (kernels, tf.reduce_sum(delta, 3)):
+                    flat = tf.reshape(values, [number, -1, math.prod(values.shape[2:])])
+                    flat = tf.transpose(flat, [1, 0, 2])
+                    grams.append(tf.matmul(flat, flat, transpose_b=True))
+            else:
+                pairs = tf.matmul(shares, self._pairs(place))
+                grams.append(tf.matmul(pairs, shares, transpose_b=True))
+        return counts, tf.add_n(grams)
+
+    def _dealt_deltas(self, number):
+        """How many examples each micro-batch has, [replica, number]; the rows dealt out, the micro-batches one after
+        the other, filled up to one size with rows that do not count; and of every layer the deltas by them, over the
+        number of examples, [number, replica, fan_out, rows of a micro-batch].
         """
         self._check_dense()
         members = self.micro_batch(number)
@@ -164,29 +197,26 @@ class Batch:
         place = tf.gather(members, order) * tf.reduce_max(sizes) + column
         spread = tf.scatter_nd(place[:, tf.newaxis], order + 1, [number * tf.reduce_max(sizes)])
         there, chosen = tf.cast(spread > 0, tf.float32), tf.maximum(spread - 1, 0)
-
-        def dealt(values):  # [replica, units, batch] as [replica, number, units, rows of a micro-batch]
-            parts = tf.reshape(tf.gather(values, chosen, axis=2), [-1, values.shape[1], number, tf.reduce_max(sizes)])
-            return tf.transpose(parts, [0, 2, 1, 3])
-
         seen = tf.gather(self.weight, chosen, axis=1) * there
         counts = tf.reduce_sum(tf.reshape(seen, [-1, number, tf.reduce_max(sizes)]), 2)
-        share = tf.reshape(1.0 / tf.maximum(counts, 1.0), [-1, number, 1, 1])
-        deltas = [
-            dealt(delta * factor[:, tf.newaxis]) * tf.reshape(there, [number, 1, -1]) * share
-            for delta, factor in zip(self.deltas, self._counted(1.0))
-        ]
-        kernels = []
-        for layer, delta in zip(self.inputs, deltas):
-            if len(layer.shape) == 2:  # shared by the replicas, which lie side by side in one product a micro-batch
-                fan_out, fan_in = delta.shape[2], layer.shape[1]
-                shared = tf.reshape(tf.gather(layer, chosen), [number, -1, fan_in])
-                beside = tf.reshape(tf.transpose(delta, [1, 0, 2, 3]), [number, -1, tf.reduce_max(sizes)])
-                product = tf.reshape(tf.matmul(beside, shared), [number, -1, fan_out, fan_in])
-                kernels.append(tf.transpose(product, [1, 0, 2, 3]))
-            else:
-                kernels.append(tf.matmul(delta, dealt(layer), transpose_b=True))
-        return counts, kernels + [tf.reduce_sum(delta, 3) for delta in deltas]
+        share = tf.transpose(1.0 / tf.maximum(counts, 1.0))[..., tf.newaxis, tf.newaxis]
+        counting = tf.reshape(there, [number, 1, 1, -1]) * share
+        factors = [factor[:, tf.newaxis] for factor in self._counted(1.0)]
+        return (
+            counts,
+            chosen,
+            [dealt(delta * factor, chosen, number) * counting for delta, factor in zip(self.deltas, factors)],
+        )
+
+    def _micro_batch_kernels(self, layer, delta, chosen):
+        """The kernel part of the mean gradients, [number, replica, fan_out, fan_in]; delta: as they are dealt."""
+        number, _, fan_out, _ = delta.shape
+        if len(layer.shape) == 2:  # shared by the replicas, which lie side by side in one product a micro-batch
+            fan_in = layer.shape[1]
+            shared = tf.reshape(tf.gather(layer, chosen), [number, -1, fan_in])
+            beside = tf.reshape(delta, [number, -1, tf.shape(delta)[3]])
+            return tf.reshape(tf.matmul(beside, shared), [number, -1, fan_out, fan_in])
+        return tf.matmul(delta, dealt(layer, chosen, number), transpose_b=True)
 
     def micro_batch(self, number: int) -> tf.Tensor:
         """The micro-batch of each row, int32 [batch], from 0: its place in the batch modulo their number."""
@@ -198,13 +228,7 @@ class Batch:
         (a_i . a_j + 1) (d_i . d_j).
         """
         self._check_dense()
-        layers = []
-        for layer, delta in zip(self.inputs, self.deltas):
-            inputs = tf.matmul(layer, layer, transpose_b=True) if len(layer.shape) == 2 else across(layer)
-            layers.append((inputs + 1.0) * across(delta))
-        if self.factors is not None:
-            pairs = [factor[:, tf.newaxis] * factor[..., tf.newaxis] for factor in self.factors]
-            layers = [layer * pair for layer, pair in zip(layers, pairs)]
+        layers = [self._pairs(place) for place in range(len(self.deltas))]
         return tf.add_n(layers)
 
     def scaled(self, weights: tf.Tensor | list[tf.Tensor]) -> Batch:
@@ -238,10 +262,25 @@ class Batch:
         if self.front.layers:
             raise ValueError("convolutions have no Gram matrix and no micro-batches: say so with takes_gram=True")
 
+    def _pairs(self, place):
+        """A dense layer's part of the Gram matrix, [replica, batch, batch]."""
+        layer = self.inputs[place]
+        inputs = tf.matmul(layer, layer, transpose_b=True) if len(layer.shape) == 2 else across(layer)
+        pairs = (inputs + 1.0) * across(self.deltas[place])
+        if self.factors is None:
+            return pairs
+        return pairs * self.factors[place][:, tf.newaxis] * self.factors[place][..., tf.newaxis]
+
     def _counted(self, weights):
         """The weights times how often each example counts, and what the links before made of it, for every layer."""
         counted = self.by_layer(weights * self.weight)
         return counted if self.factors is None else [one * factor for one, factor in zip(counted, self.factors)]
+
+
+def dealt(values: tf.Tensor, chosen: tf.Tensor, number: int) -> tf.Tensor:
+    """[replica, units, batch] as [number, replica, units, rows of a micro-batch]; chosen: int32 [number * rows]."""
+    parts = tf.reshape(tf.gather(values, chosen, axis=2), [-1, values.shape[1], number, tf.size(chosen) // number])
+    return tf.transpose(parts, [2, 0, 1, 3])
 
 
 def rounded_down(share: tf.Tensor) -> tf.Tensor:

@@ -45,8 +45,8 @@ def geometric_median(batch: Batch, smoothing: tf.Tensor, micro_batches: int) -> 
             squared = batch.squared_norms - 2.0 * batch.inner(center) + dot(center, center)
             share = shares(batch.weight * nearness(squared))
         return batch.count * tf.math.divide_no_nan(share, batch.weight)
-    counts, means = batch.micro_batches(micro_batches)
-    gram, there = _gram(means), tf.cast(counts > 0, tf.float32)
+    counts, gram = batch.micro_batch_gram(micro_batches)
+    there = tf.cast(counts > 0, tf.float32)
     share = shares(there)
     for _ in range(ROUNDS):
         inner = tf.linalg.matvec(gram, share)
@@ -63,8 +63,8 @@ def multi_krum(batch: Batch, share: tf.Tensor, micro_batches: int) -> tf.Tensor:
     No sensitivity: one example decides on another.
     """
     if micro_batches:
-        counts, means = batch.micro_batches(micro_batches)
-        return _of_rows(batch, counts, _krum_shares(_gram(means), tf.cast(counts > 0, tf.float32), share))
+        counts, gram = batch.micro_batch_gram(micro_batches)
+        return _of_rows(batch, counts, _krum_shares(gram, tf.cast(counts > 0, tf.float32), share))
     # ties go by the places in the batch, in which the clean rows do not come first
     order = tf.argsort(batch.places, stable=True)
     gram = tf.gather(tf.gather(batch.gram, order, axis=1), order, axis=2)
@@ -145,8 +145,7 @@ def _trimmed():
             return tf.reshape(amounts, [-1] + [1] * (len(values.shape) - 2))
 
         lines = [
-            tf.where(one_a_replica(there[:, place]), line, math.inf)
-            for place, line in enumerate(tf.unstack(values, axis=1))
+            tf.where(one_a_replica(there[:, place]), line, math.inf) for place, line in enumerate(tf.unstack(values))
         ]
         for low, high in _comparators(len(lines)):
             lines[low], lines[high] = tf.minimum(lines[low], lines[high]), tf.maximum(lines[low], lines[high])
@@ -174,12 +173,6 @@ def _comparators(count: int) -> list[tuple[int, int]]:
             step //= 2
         run *= 2
     return pairs
-
-
-def _gram(means: Direction) -> tf.Tensor:
-    """The inner products of the micro-batches' means, [replica, number, number]."""
-    flat = [tf.reshape(values, [-1, values.shape[1], math.prod(values.shape[2:])]) for values in means]
-    return tf.add_n([tf.matmul(values, values, transpose_b=True) for values in flat])
 
 
 def _of_rows(batch: Batch, counts: tf.Tensor, shares: tf.Tensor) -> tf.Tensor:
