@@ -3,7 +3,7 @@
 #
 #   ./compare_shapings.sh subtask 0        0 is the CUDA device; without a GPU the CPU is used
 #
-# Shapings x poison sets x seeds trainings of 40 epochs, all shapings of a poison set and seed as one stack: about 20 minutes on 2 cores.
+# Shapings x poison sets x seeds trainings of 40 epochs, all shapings of a poison set and seed as one stack: about 14 minutes on 2 cores.
 # Results: results/ipoisoning/<attack>/<poison set>/<model>/attack_results.csv, and results/tables/shapings.csv by report.py. What is finished
 # is not run again.
 set -euo pipefail
