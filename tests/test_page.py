@@ -53,7 +53,7 @@ def test_it_opens_without_errors_and_its_pictures_load(browser):
     loaded = browser.execute_script(
         "return [...document.images].map(image => image.complete && image.naturalWidth > 100)"
     )
-    assert loaded == [True] * 10
+    assert loaded == [True] * 11
     assert (
         browser.execute_script(
             "return performance.getEntriesByType('resource').filter(entry => !entry.name.startsWith('data:')).length"
