@@ -61,8 +61,7 @@ class Batch:
         """|g_i|^2 of each example's gradient over all parameters, float32 [replica, batch]."""
         if self.factors is not None:
             return tf.add_n(self.layer_squared_norms)
-        dense = [(inside + 1.0) * outside for inside, outside in zip(self.squared_inputs, self.squared_deltas)]
-        return tf.add_n(dense + self.front.squared_norms(self.maps))
+        return tf.add_n(self._dense_squared_norms + self.front.squared_norms(self.maps))
 
     @functools.cached_property
     def norms(self) -> tf.Tensor:
@@ -72,11 +71,14 @@ class Batch:
     @functools.cached_property
     def layer_squared_norms(self) -> list[tf.Tensor]:
         """|g_i|^2 over each layer's kernel and bias: dense layers, then convolutions, [replica, batch] each."""
-        layers = [(inside + 1.0) * outside for inside, outside in zip(self.squared_inputs, self.squared_deltas)]
-        layers += self.front.layer_squared_norms(self.maps)
+        layers = self._dense_squared_norms + self.front.layer_squared_norms(self.maps)
         if self.factors is None:
             return layers
         return [squared * tf.square(factor) for squared, factor in zip(layers, self.factors)]
+
+    @property
+    def _dense_squared_norms(self):
+        return [(inside + 1.0) * outside for inside, outside in zip(self.squared_inputs, self.squared_deltas)]
 
     @functools.cached_property
     def losses(self) -> tf.Tensor:
@@ -102,12 +104,10 @@ class Batch:
         """What `Kind.between` last gave the rows of this batch, [replica, batch]; 1 before."""
         return tf.transpose(tf.gather(self.memory["row_weights"], self.rows))
 
-    def kept(self, name: str) -> tf.Variable:
-        """A number that each replica keeps, a variable [replica] (`Kind.numbers`): read it, or assign to it."""
-        return self.memory[name]
-
-    def kept_direction(self, name: str) -> list[tf.Variable]:
-        """A direction that each replica keeps (`Kind.directions`), a variable [replica, *parameter] each."""
+    def kept(self, name: str) -> tf.Variable | list[tf.Variable]:
+        """What each replica keeps: a number, a variable [replica] (`Kind.numbers`), or a direction, a variable
+        [replica, *parameter] for each parameter (`Kind.directions`). Read it, or assign to it.
+        """
         return self.memory[name]
 
     def mean(self) -> Direction:
@@ -116,7 +116,7 @@ class Batch:
 
     def total(self, weights: tf.Tensor) -> Direction:
         """Sum over the examples of w_i g_i, as often as each counts; weights: [replica, batch], or one a replica."""
-        counted = self._counted(weights)
+        counted = self.counted(weights)
         shaped = [delta * factor[:, tf.newaxis] for delta, factor in zip(self.deltas, counted)]
         sums = [kernel_sum(layer, delta) for layer, delta in zip(self.inputs, shaped)]
         sums += [tf.reduce_sum(delta, -1) for delta in shaped]
@@ -201,7 +201,7 @@ class Batch:
         counts = tf.reduce_sum(tf.reshape(seen, [-1, number, tf.reduce_max(sizes)]), 2)
         share = tf.transpose(1.0 / tf.maximum(counts, 1.0))[..., tf.newaxis, tf.newaxis]
         counting = tf.reshape(there, [number, 1, 1, -1]) * share
-        factors = [factor[:, tf.newaxis] for factor in self._counted(1.0)]
+        factors = [factor[:, tf.newaxis] for factor in self.counted(1.0)]
         return (
             counts,
             chosen,
@@ -271,9 +271,10 @@ class Batch:
             return pairs
         return pairs * self.factors[place][:, tf.newaxis] * self.factors[place][..., tf.newaxis]
 
-    def _counted(self, weights):
+    def counted(self, weights: tf.Tensor | list[tf.Tensor] | float) -> list[tf.Tensor]:
         """The weights times how often each example counts, and what the links before made of it, for every layer."""
-        counted = self.by_layer(weights * self.weight)
+        each = isinstance(weights, list)
+        counted = [one * self.weight for one in weights] if each else self.by_layer(weights * self.weight)
         return counted if self.factors is None else [one * factor for one, factor in zip(counted, self.factors)]
 
 

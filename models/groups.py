@@ -37,9 +37,10 @@ class Term:
     def __init__(self, links: list[Link], shapes: list) -> None:
         """shapes: of the network's parameters, in the order of `Batch.total`."""
         self.kind, self.initial, self.links, self.shapes = links[0].kind, links, list(links), shapes
-        fixed = dict(zip(self.kind.parameters, links[0].parameters))
         self.parameters = {
-            name: int(fixed[name]) if name in self.kind.fixed else tf.Variable(self._initially(name), shape=[None])
+            name: int(links[0].values[name])
+            if name in self.kind.fixed
+            else tf.Variable(self._initially(name), shape=[None])
             for name in self.kind.parameters
         }
         self.memory = {name: tf.Variable(self._initially(start), shape=[None]) for name, start in self._numbers()}
@@ -89,7 +90,8 @@ class Term:
             kept.assign(tf.ones([len(labels), len(self.links)]))
         weights = kept.numpy()
         for place, link in enumerate(self.links):
-            given = [int(v) if name in self.kind.fixed else v for name, v in zip(self.kind.parameters, link.parameters)]
+            fixed = self.kind.fixed
+            given = [int(value) if name in fixed else value for name, value in link.values.items()]
             seen = copies[:, first + place], labels, weights[:, place]
             found = self.kind.between(EpochStart(epoch, *seen, lambda: probabilities(first + place)), *given)  # noqa: B023
             if found is not None:
@@ -107,8 +109,7 @@ class Term:
         return list(self.kind.numbers.items())
 
     def _initially(self, parameter: str) -> np.ndarray:
-        place = list(self.kind.parameters).index(parameter)
-        return np.array([link.parameters[place] for link in self.initial], np.float32)
+        return np.array([link.values[parameter] for link in self.initial], np.float32)
 
     def _zeros(self) -> list[tf.Tensor]:
         return [tf.zeros([len(self.initial), *shape]) for shape in self.shapes]

@@ -69,7 +69,7 @@ class Kind:
     where there is none; shrinks: w_i depends on example i alone and is from 0 to 1, so a bound before it stays one.
 
     numbers: what each replica keeps from step to step (`Batch.kept`), with the parameter that it starts as; directions:
-    likewise arrays of the parameters' shapes, which start at zero (`Batch.kept_direction`). between: called with an
+    likewise arrays of the parameters' shapes, which start at zero (`Batch.kept`). between: called with an
     `models.groups.EpochStart` and the parameters before each epoch, for each replica; returns row weights, float32
     [rows] (`Batch.row_weights`), None to leave them as they are.
 

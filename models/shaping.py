@@ -37,19 +37,23 @@ class Link:
         return KINDS[self.name]
 
     @property
+    def values(self) -> dict[str, float]:
+        """Its parameters by name."""
+        return dict(zip(self.kind.parameters, self.parameters))
+
+    @property
     def text(self) -> str:
         return ":".join([self.name, *map(_spelled, self.parameters)])
 
     @property
     def structure(self) -> tuple:
         """What replicas that train as one group have in common: the kind and those parameters that fix its shapes."""
-        named = zip(self.kind.parameters, self.parameters)
-        return (self.name, *(int(value) for name, value in named if name in self.kind.fixed))
+        return (self.name, *(int(value) for name, value in self.values.items() if name in self.kind.fixed))
 
     @property
     def micro_batches(self) -> int:
         """How many micro-batches it deals the rows out to; 0 where it takes the rows."""
-        return int(dict(zip(self.kind.parameters, self.parameters)).get("micro_batches", 0))
+        return int(self.values.get("micro_batches", 0))
 
     @property
     def dense_only(self) -> bool:
@@ -142,8 +146,7 @@ class Shaping:
     @property
     def clip_norm(self) -> float:
         """C, infinite for an undefended training; NaN for others than one kind that has one."""
-        named = zip(self.links[0].kind.parameters, self.links[0].parameters) if len(self.links) == 1 else ()
-        return dict(named).get("clip_norm", math.nan)
+        return self.links[0].values.get("clip_norm", math.nan) if len(self.links) == 1 else math.nan
 
     @property
     def noise_std(self) -> float:
@@ -179,13 +182,12 @@ class Shaping:
         """What run.json says of it; an infinite clip norm is left out, since JSON has no infinity, and so are the
         parameters of chains and schedules, which their text holds.
         """
-        link, alone = self.links[0], len(self.links) == 1
-        parameters = zip(link.kind.parameters, link.parameters) if alone else ()
+        parameters = self.links[0].values if len(self.links) == 1 else {}
         files = {link.name: link.kind.file_sha256 for link in self.links if link.kind.file_sha256}
         return {
             "shaping": self.text,
             "kind": UNDEFENDED_TEXT if self.links == [UNDEFENDED_LINK] else self.kind,
-            **{name: value for name, value in parameters if value < math.inf},
+            **{name: value for name, value in parameters.items() if value < math.inf},
             NOISE_STD: self.noise_std,
             NOISE_MULTIPLIER: self.noise_multiplier,
             **({"shaping_file_sha256": files} if files else {}),

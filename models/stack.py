@@ -184,7 +184,7 @@ class Stack:
     def _trusted_rows(self, given: tuple[np.ndarray, np.ndarray] | None) -> tuple | None:
         """As many trusted rows as any shaping asks for: x, labels, |x|^2 and how often they count, 1 each."""
         wanted = [
-            int(dict(zip(link.kind.parameters, link.parameters))[link.kind.trusted_rows])
+            int(link.values[link.kind.trusted_rows])
             for shaping in self.shapings
             for link in shaping.links
             if link.kind.trusted_rows
@@ -305,10 +305,8 @@ class Stack:
     def _step(self, batch, clean, phases, record):
         """One step on a batch whose first `clean` rows are clean: weights, weighted sums, noise, update."""
         inputs, deltas, weight = batch.inputs, batch.deltas, batch.weight
-        factors, instead = self._shape(batch, phases) if self.weighs else (1.0, None)
-        if self.weighs:
-            factors = [weight * one for one in factors] if isinstance(factors, list) else weight * factors
-        factors = batch.by_layer(factors if self.weighs else weight)
+        weights, instead = self._shape(batch, phases) if self.weighs else (None, None)
+        factors = batch.by_layer(weight) if weights is None else batch.counted(weights)
         shaped = [delta * factor[:, tf.newaxis] for delta, factor in zip(deltas, factors)]
 
         # The last layer's sum is made of its clean and its poison part, recorded or not, so recording changes no bit of

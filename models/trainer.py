@@ -111,7 +111,7 @@ def check_shapings(shapings: Iterable[Shaping], network: str, dataset: Dataset) 
                     f" {', '.join(name for name in KINDS if name not in takes)}"
                 )
             if link.kind.trusted_rows:
-                wanted = dict(zip(link.kind.parameters, link.parameters))[link.kind.trusted_rows]
+                wanted = link.values[link.kind.trusted_rows]
                 there = 0 if dataset.held_out is None else len(dataset.held_out[1])
                 if wanted > there:
                     refuse(

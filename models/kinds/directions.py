@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from command_line import COSINE, COUNT, POSITIVE, PROPER_SHARE
 from models.kind import Aggregate, kind
+from models.kinds.norms import within
 from models.later import tf
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ def running_cosine(batch: Batch, threshold: tf.Tensor, momentum: tf.Tensor) -> t
 
     old = tf.where(tf.reduce_sum(batch.weight, 1, keepdims=True) > 0, momentum, 1.0)
     new, moved = batch.total((1.0 - old) / batch.count), []
-    for kept, mean in zip(batch.kept_direction("running_mean"), new):
+    for kept, mean in zip(batch.kept("running_mean"), new):
         moved.append(kept.assign(along(old[:, 0], mean) * kept + mean))
     return _near(batch, moved, threshold)
 
@@ -78,7 +79,7 @@ def sever(batch: Batch, share: tf.Tensor) -> tf.Tensor:
     from models.batch import dot
     from models.dense import along
 
-    kept, mean = batch.kept_direction("principal"), batch.mean()
+    kept, mean = batch.kept("principal"), batch.mean()
     old = dot(kept, kept)
     projections = tf.where(old > 0, batch.inner(kept) - dot(mean, kept), batch.norms)
     for _ in range(POWER_ROUNDS):
@@ -106,9 +107,9 @@ def centered_clip(batch: Batch, radius: tf.Tensor) -> Aggregate:
     from models.batch import dot
     from models.dense import along
 
-    kept = batch.kept_direction("center")
+    kept = batch.kept("center")
     squared = batch.squared_norms - 2.0 * batch.inner(kept) + dot(kept, kept)
-    weights = tf.minimum(1.0, radius * tf.math.rsqrt(tf.maximum(squared, 0.0)))
+    weights = within(radius, tf.maximum(squared, 0.0))
     seen = tf.reduce_sum(batch.weight, 1)
     left = 1.0 - tf.reduce_sum(batch.weight * weights, 1) / batch.count[:, 0]
     moved = batch.total(weights / batch.count)

@@ -19,7 +19,12 @@ def clip(batch: Batch, clip_norm: tf.Tensor) -> tf.Tensor:
 
     C may be infinite. Sensitivity: C.
     """
-    return tf.minimum(1.0, clip_norm * tf.math.rsqrt(batch.squared_norms))
+    return within(clip_norm, batch.squared_norms)
+
+
+def within(bound: tf.Tensor, squared_norms: tf.Tensor) -> tf.Tensor:
+    """What keeps a vector's norm within a bound: min(1, bound / norm), 1 where the norm is zero."""
+    return tf.minimum(1.0, bound * tf.math.rsqrt(squared_norms))
 
 
 @kind({"clip_norm": POSITIVE}, sensitivity=lambda clip_norm: clip_norm)
@@ -29,7 +34,7 @@ def clip_layers(batch: Batch, clip_norm: tf.Tensor) -> list[tf.Tensor]:
     Sensitivity: C, since the squares of L layers' norms sum up to C^2 at most.
     """
     layers = batch.layer_squared_norms
-    return [tf.minimum(1.0, clip_norm / math.sqrt(len(layers)) * tf.math.rsqrt(squared)) for squared in layers]
+    return [within(clip_norm / math.sqrt(len(layers)), squared) for squared in layers]
 
 
 @kind({"gamma": POSITIVE}, sensitivity=lambda gamma: 1.0)
@@ -73,7 +78,7 @@ def quantile_clip(batch: Batch, quantile: tf.Tensor, rate: tf.Tensor, initial_cl
     below = tf.reduce_sum(batch.weight * tf.cast(batch.norms <= clip_norm, tf.float32), 1)
     seen = tf.reduce_sum(batch.weight, 1)
     moved = kept * tf.exp(-rate[:, 0] * (below / tf.maximum(seen, 1.0) - quantile[:, 0]))
-    weights = tf.minimum(1.0, clip_norm * tf.math.rsqrt(batch.squared_norms))
+    weights = within(clip_norm, batch.squared_norms)
     kept.assign(tf.where(seen > 0, moved, kept))
     return weights
 

@@ -15,7 +15,7 @@ from models.kind import Aggregate, kind
 from models.later import tf
 
 if TYPE_CHECKING:
-    from models.batch import Batch, Direction
+    from models.batch import Batch
 
 ROUNDS = 3  # of the geometric median
 ROWS_OR_MICRO_BATCHES = number(lambda value: 0 <= value <= 1024, "a whole number from 0 to 1024", int)
@@ -109,9 +109,7 @@ def median_of_means(batch: Batch, micro_batches: int) -> Aggregate:
 
     No sensitivity.
     """
-    counts, means = batch.micro_batches(micro_batches)
-    there = tf.reduce_sum(tf.cast(counts > 0, tf.float32), 1)
-    return Aggregate(_middle(batch, counts, means, tf.floor(tf.maximum(there - 1.0, 0.0) / 2.0)))
+    return _middle(batch, micro_batches, 0.5)
 
 
 @kind({"share": HALF_SHARE, "micro_batches": MICRO_BATCHES}, fixed=("micro_batches",), aggregates=True)
@@ -121,18 +119,21 @@ def trimmed_mean(batch: Batch, share: tf.Tensor, micro_batches: int) -> Aggregat
 
     No sensitivity.
     """
+    return _middle(batch, micro_batches, share[:, 0])
+
+
+def _middle(batch: Batch, micro_batches: int, share: tf.Tensor | float) -> Aggregate:
+    """The coordinate-wise mean of the micro-batches without a share at each end; of the one or two in the middle where
+    no more would be left.
+    """
     from models.batch import rounded_down
 
     counts, means = batch.micro_batches(micro_batches)
-    there = tf.reduce_sum(tf.cast(counts > 0, tf.float32), 1)
-    most = tf.floor(tf.maximum(there - 1.0, 0.0) / 2.0)  # so that one is left
-    return Aggregate(_middle(batch, counts, means, tf.minimum(rounded_down(share[:, 0] * there), most)))
-
-
-def _middle(batch: Batch, counts: tf.Tensor, means: Direction, trimmed: tf.Tensor) -> Direction:
-    """The coordinate-wise mean of the micro-batches without `trimmed` at each end, times the number of examples."""
+    there = counts > 0
+    number = tf.reduce_sum(tf.cast(there, tf.float32), 1)
+    trimmed = tf.minimum(rounded_down(share * number), tf.floor(tf.maximum(number - 1.0, 0.0) / 2.0))
     seen = tf.reduce_sum(batch.weight, 1)
-    return [_trimmed()(values, counts > 0, trimmed, seen) for values in means]
+    return Aggregate([_trimmed()(values, there, trimmed, seen) for values in means])
 
 
 @functools.cache

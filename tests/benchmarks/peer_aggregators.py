@@ -20,7 +20,7 @@ import sys
 from collections.abc import Callable
 
 import torch
-from peer_opacus import network
+from peer_opacus import network, training
 from units import UNITS, Unit, data, milliseconds
 
 MICRO_BATCHES = 10
@@ -68,14 +68,7 @@ def epochs(unit: Unit) -> dict[str, Callable[[], None]]:
         model, criterion = GradSampleModule(network(unit)), torch.nn.CrossEntropyLoss()
         adam = torch.optim.Adam(model.parameters(), unit.learning_rate)
         optimizer = kind(adam, noise_multiplier=0.0, expected_batch_size=unit.batch_size, **settings)
-
-        def epoch() -> None:
-            for features, labels in batches:
-                optimizer.zero_grad()
-                criterion(model(features), labels).backward()
-                optimizer.step()
-
-        return epoch
+        return training(model, optimizer, criterion, batches)
 
     arrays = 2 * len(unit.dense)
     adapted = {"target_unclipped_quantile": 0.5, "clipbound_learning_rate": 0.2, "max_grad_norm": 1.0}

@@ -41,6 +41,11 @@ def epoch_of(unit: Unit, mode: str):
         (x[first : first + unit.batch_size], y[first : first + unit.batch_size].long())
         for first in range(0, len(y), unit.batch_size)
     ]
+    return training(model, optimizer, criterion, batches)
+
+
+def training(model, optimizer, criterion, batches: list):
+    """A function that trains a step on each of the batches."""
 
     def epoch() -> None:
         for features, labels in batches:
