@@ -3,9 +3,24 @@
 #
 #   ./compare_shapings.sh subtask 0        0 is the CUDA device; without a GPU the CPU is used
 #
-# Shapings x poison sets x seeds trainings of 40 epochs, all shapings of a poison set and seed as one stack: about 14 minutes on 2 cores.
-# Results: results/ipoisoning/<attack>/<poison set>/<model>/attack_results.csv, and results/tables/shapings.csv by report.py. What is finished
-# is not run again.
+# Stages, each of which needs those before it:
+#   oblivious    SHAPINGS against poisons that were made without regard to them, AGAINST; about 14 minutes on 2 cores
+#   crafting     poisons against each of the shapings that choose_shapings.py chooses by what they do on clean rows, ADAPTIVE
+#   transfer     each of those poison files against each chosen shaping, by one seed: results/matrix/transfer.csv
+#   final        the chosen shapings against the files that are the strongest against any of them
+# `adaptive` means the last three. All shapings of a poison set and seed train as one stack, for 40 epochs on the subtask.
+#
+# With WRITE=1 and one stage, its task scripts are written instead, and one script for all of them; poison files, the clean baseline, and what is
+# missing of crafting or transfer where a later stage needs it, are made before, here:
+#
+#   WRITE=1 STAGES=oblivious ./compare_shapings.sh subtask 0
+#   ./subtask-matrix-oblivious-1-of-40.sh                   a task, here: a seed and a poison set (crafting: a shaping; final: a seed)
+#   sbatch subtask-matrix-oblivious-array.sh                every task on a Slurm cluster, as one job array; --array=7 for the seventh alone
+#   TOTPROCS=2 ./subtask-matrix-oblivious-array.sh          every task here, two at a time
+#
+# With TOTPROCS in the environment of this script, too, they are run at once. A lost task is made up for by running the array again, or this
+# script without WRITE: what is finished is not run again.
+# Results: results/ipoisoning/<attack>/<poison set>/<model>/attack_results.csv, and results/tables/shapings.csv by report.py.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 
@@ -14,33 +29,116 @@ if [[ $# -ne 2 ]]; then
     exit 2
 fi
 case $1 in
-    subtask | fashion_mnist_3_4.1.0) against="none label-flips:0.4 slabs:0.1 slabs:0.4" network=lr trusted=trusted:100 ;;
-    fashion_mnist) against="none label-flips:0.4" network=shallow-mlp trusted= ;;
-    *) against="none label-flips:0.4" network=lr trusted= ;;
+    subtask | fashion_mnist_3_4.1.0)
+        against="none label-flips:0.4 slabs-own:0.1 slabs-own:0.4" network=lr trusted=trusted:100 stages="oblivious adaptive" ;;
+    fashion_mnist) against="none label-flips:0.4" network=shallow-mlp trusted="" stages=oblivious ;;
+    *) against="none label-flips:0.4" network=lr trusted="" stages=oblivious ;;
 esac
 shapings="undefended 4 1 0.1 clip-layers:1 auto-s:0.01 auto-v psac:1:0.1 quantile-clip:0.5:0.2:1 drop-norm:0.1
     trim-loss:0.1 trim-loss:0.3 phuber:10 phuber:2 gce:0.7 linear
     geometric-median:0.1:0 geometric-median:0.1:10 multi-krum:0.3:0 multi-krum:0.3:30 sever:0.3
     median-of-means:10 trimmed-mean:0.3:30 centered-clip:1 cosine:0 running-cosine:0:0.9 $trusted
     abl:0.5:10:0.01 epic:0.2:5:20 clip:1@5,phuber:2 clip:1@5,linear phuber:2+clip:1"
+adaptive="gradient-canceling:0.03 gradient-canceling:0.1 model-targeted:0.03 model-targeted:0.1 slabs:0.1 slabs:0.4"
 
-# Settings; each can be given in the environment, e.g. SHAPINGS="4 phuber:2" SEEDS="1 2" ./compare_shapings.sh subtask 0
+# Settings; each can be given in the environment, e.g. STAGES=oblivious SHAPINGS="4 phuber:2" SEEDS="1 2" ./compare_shapings.sh subtask 0
+read -ra STAGES <<< "${STAGES:-$stages}"
 read -ra AGAINST <<< "${AGAINST:-$against}"                   # attack:ratio, and none: the clean rows alone
 read -ra SHAPINGS <<< "$(tr '\n' ' ' <<< "${SHAPINGS:-$shapings}")"
+read -ra ADAPTIVE <<< "${ADAPTIVE:-$adaptive}"                # attack:ratio
 read -ra SEEDS <<< "${SEEDS:-1 2 3 4 5 6 7 8 9 10}"
 NETWORK=${NETWORK:-$network}
 EPOCHS=${EPOCHS:-}                                            # the paper's, without
-export PYTHON=${PYTHON:-$([[ -x .venv/bin/python ]] && echo .venv/bin/python || echo python3)}
+RETRAIN=${RETRAIN:-}                                          # 1: from the clean baseline instead of initial weights
+WRITE=${WRITE:-}                                              # 1: task scripts
+TOTPROCS=${TOTPROCS:-}
+CPUS=${CPUS:-2}                                               # cores that Slurm is asked for, a task
+export PYTHON=${PYTHON:-$([[ -x .venv/bin/python ]] && echo "$PWD/.venv/bin/python" || echo python3)}
 
-for seed in "${SEEDS[@]}"; do
-    poisons=()
-    for one in "${AGAINST[@]}"; do
-        if [[ $one == none ]]; then
-            poisons+=(none)
-        else
-            poisons+=("$("$PYTHON" -m poisons --attack "${one%:*}" --dataset "$1" --ratio "${one##*:}" --seed "$seed")")
-        fi
-    done
-    "$PYTHON" train.py --dataset "$1" --network "$NETWORK" --gpu "$2" --poison "${poisons[@]}" --seed "$seed" \
-        --shaping "${SHAPINGS[@]}" ${EPOCHS:+--epochs "$EPOCHS"}
+refuse() {
+    echo "error: $1" >&2
+    exit 2
+}
+for list in "STAGES=${STAGES[*]}" "AGAINST=${AGAINST[*]}" "SHAPINGS=${SHAPINGS[*]}" "ADAPTIVE=${ADAPTIVE[*]}" "SEEDS=${SEEDS[*]}"; do
+    [[ $list != *= ]] || refuse "${list%=}: empty; give one or more with spaces between them, or leave it out"
 done
+stages=()
+for stage in "${STAGES[@]}"; do
+    case $stage in
+        oblivious | crafting | transfer | final) stages+=("$stage") ;;
+        adaptive) stages+=(crafting transfer final) ;;
+        *) refuse "STAGES=$stage: unknown; give some of oblivious, crafting, transfer, final, and adaptive for the last three" ;;
+    esac
+done
+[[ "$WRITE $RETRAIN" =~ ^1?\ 1?$ ]] ||
+    refuse "WRITE=$WRITE RETRAIN=$RETRAIN: give 1, or leave it out"
+[[ "${EPOCHS:-1} ${TOTPROCS:-1} $CPUS" =~ ^([1-9][0-9]* ?){3}$ ]] ||
+    refuse "EPOCHS=$EPOCHS TOTPROCS=$TOTPROCS CPUS=$CPUS: give whole numbers of 1 or more"
+[[ -z $WRITE || ${#stages[@]} -eq 1 ]] ||
+    refuse "WRITE=1 STAGES='${STAGES[*]}': one stage is written at a time; give STAGES=${stages[0]} first"
+[[ -n $WRITE || -z $TOTPROCS ]] ||
+    refuse "TOTPROCS=$TOTPROCS: is for tasks that are written; give WRITE=1 and one of the STAGES besides, or leave it out"
+
+model=(--dataset "$1" --network "$NETWORK")
+training=(train.py "${model[@]}" --gpu "$2" ${EPOCHS:+--epochs "$EPOCHS"} ${RETRAIN:+--retrain})
+crafting=(--dataset "$1" --sets "${ADAPTIVE[@]}")
+transfer=(transfer.py "${model[@]}")
+matrix=$1-matrix
+tasks=() files=() chosen=() crafted=() strongest=()
+
+task() {                                                      # what it does, and its command but for Python: run here, or kept to be written
+    if [[ -n $WRITE ]]; then
+        tasks+=("$matrix-$stage"$'\t'"$1"$'\t'"exec \"\$PYTHON\"$(printf ' %q' "${@:2}")")
+    else
+        "$PYTHON" "${@:2}"
+    fi
+}
+lines() {                                                     # the lines that a command prints, into the array that is named first
+    local found
+    found=$("$PYTHON" "${@:2}")
+    mapfile -t "$1" <<< "$found"
+}
+# What stages take from those before, asked for once: quick where it is there
+choose() { [[ ${#chosen[@]} -gt 0 ]] || lines chosen choose_shapings.py "${model[@]}" ${EPOCHS:+--epochs "$EPOCHS"}; }
+craft() { choose; [[ ${#crafted[@]} -gt 0 ]] || lines crafted -m poisons "${crafting[@]}" --against "${chosen[@]}"; }
+
+for stage in "${stages[@]}"; do
+    case $stage in
+        oblivious)
+            each=${#AGAINST[@]}                               # poison files a call; a task has one
+            [[ -z $WRITE ]] || each=1
+            for seed in "${SEEDS[@]}"; do
+                lines files -m poisons --dataset "$1" --sets "${AGAINST[@]}" --seed "$seed"
+                for ((first = 0; first < ${#files[@]}; first += each)); do
+                    some=("${files[@]:first:each}")
+                    task "seed $seed against ${some[*]##*/}" "${training[@]}" --poison "${some[@]}" --seed "$seed" --shaping "${SHAPINGS[@]}"
+                done
+            done
+            [[ -z $WRITE ]] || "$PYTHON" train.py "${model[@]}" --gpu "$2"      # the clean baseline, for which every task would wait
+            ;;
+        crafting)
+            choose
+            if [[ -z $WRITE ]]; then                          # side by side: a single one leaves half of two cores idle
+                printf '%s\0' "${chosen[@]}" | xargs -0 -P "$(nproc)" -I {} "$PYTHON" -m poisons "${crafting[@]}" --against {} > /dev/null
+                continue
+            fi
+            for shaping in "${chosen[@]}"; do
+                task "poisons against $shaping" -m poisons "${crafting[@]}" --against "$shaping"
+            done ;;
+        transfer)
+            craft
+            task "every poison file against every chosen shaping" "${transfer[@]}" --shaping "${chosen[@]}" --poison "${crafted[@]}" ;;
+        final)
+            craft
+            lines strongest "${transfer[@]}" --shaping "${chosen[@]}" --poison "${crafted[@]}"
+            for seed in "${SEEDS[@]}"; do
+                task "seed $seed against the strongest files" "${training[@]}" --poison "${strongest[@]}" --seed "$seed" --shaping "${chosen[@]}"
+            done ;;
+    esac
+done
+if [[ -n $WRITE ]]; then
+    printf '%s\n' "${tasks[@]}" | "$PYTHON" write_tasks.py --name "$matrix-$stage" --of "the stage $stage" --by compare_shapings.sh \
+        --cpus "$CPUS" ${TOTPROCS:+--run "$TOTPROCS"}
+    declare -A next=([oblivious]=crafting [crafting]=transfer [transfer]=final)
+    [[ $stage == final ]] || echo "then, with the same settings: WRITE=1 STAGES=${next[$stage]} ./compare_shapings.sh $1 $2"
+fi

@@ -49,63 +49,13 @@ done
 
 name=${2%shot}
 name=${name%poison}
-environment=$(for variable in PYTHON RESULTS MODELS SHAPING_FILE; do [[ ! -v $variable ]] || printf 'export %s=%q\n' $variable "${!variable}"; done)
-header="#SBATCH --cpus-per-task=$CPUS
-#SBATCH --requeue
-#SBATCH --open-mode=append"
-mkdir -p logs
-rm -f "$1"-net-*-tpoisoning-"$name"-*.sh
-scripts=()
+net=0
 for network in "${NETWORKS[@]}"; do
     for shaping in "${SHAPINGS[@]}"; do
-        net=$((${#scripts[@]} / TOTTASKS))
         for ((task = 1; task <= TOTTASKS; task++)); do
-            script=$1-net-$net-tpoisoning-$name-$task-of-$TOTTASKS.sh
-            cat > "$script" <<SCRIPT
-#!/usr/bin/env bash
-#SBATCH --job-name=${script%.sh}
-#SBATCH --output="$PWD/logs/%x.log"
-$header
-# $2 attacks on the $network, $shaping: part $task of $TOTTASKS of the targets. Written by do_tpoisoning.sh.
-set -euo pipefail
-cd $(printf '%q' "$PWD")
-$environment
-cores=\${CORES:-\${SLURM_CPUS_PER_TASK:-}}
-exec "\$PYTHON" attack_targets.py --network $network --shaping $(printf '%q' "$shaping") ${attack[*]} --task $task \${cores:+--cores "\$cores"}
-SCRIPT
-            chmod +x "$script"
-            scripts+=("$script")
+            printf '%s\t%s\t%s\n' "$1-net-$net-tpoisoning-$name" "$2 attacks on the $network, $shaping: part $task of $TOTTASKS of the targets" \
+                "exec \"\$PYTHON\" attack_targets.py --network $network --shaping $(printf '%q' "$shaping") ${attack[*]} --task $task \${cores:+--cores \"\$cores\"}"
         done
+        net=$((net + 1))
     done
-done
-array=$1-tpoisoning-$name-array.sh
-cat > "$array" <<SCRIPT
-#!/usr/bin/env bash
-#SBATCH --job-name=${array%.sh}
-#SBATCH --output="$PWD/logs/%x-%a.log"
-#SBATCH --array=1-${#scripts[@]}
-$header
-# Every task of a $2 sweep: as a Slurm job array with sbatch, else here, TOTPROCS at a time; a number chooses one. Written by do_tpoisoning.sh.
-set -euo pipefail
-cd $(printf '%q' "$PWD")
-scripts=(
-$(printf '    %s\n' "${scripts[@]}")
-)
-task=\${1:-\${SLURM_ARRAY_TASK_ID:-}}
-if [[ -n \$task ]]; then
-    [[ \$task =~ ^[1-9][0-9]*$ && \$task -le \${#scripts[@]} ]] || { echo "error: task \$task: choose one of 1 to \${#scripts[@]}" >&2; exit 2; }
-    exec bash "./\${scripts[task - 1]}"
-fi
-[[ \${TOTPROCS:=1} =~ ^[1-9][0-9]*$ ]] || { echo "error: TOTPROCS=\$TOTPROCS: give a whole number of 1 or more" >&2; exit 2; }
-export CORES=\$((\$(nproc) / TOTPROCS > 0 ? \$(nproc) / TOTPROCS : 1))
-printf '%s\n' "\${scripts[@]}" | xargs -P "\$TOTPROCS" -I {} bash ./{}
-SCRIPT
-chmod +x "$array"
-
-if [[ -n $TOTPROCS ]]; then
-    TOTPROCS=$TOTPROCS "./$array"
-else
-    echo "${#scripts[@]} task scripts, ${scripts[0]} to ${scripts[-1]}; run all of them:"
-    echo "    sbatch $array              on a Slurm cluster"
-    echo "    TOTPROCS=1 ./$array        here, one at a time with all cores"
-fi
+done | "$PYTHON" write_tasks.py --name "$1-tpoisoning-$name" --of "a $2 sweep" --by do_tpoisoning.sh --cpus "$CPUS" ${TOTPROCS:+--run "$TOTPROCS"}

@@ -1,8 +1,10 @@
 """The shell scripts as they are shipped, shortened; and that they are clean."""
 
 import json
+import os
 import shutil
 import subprocess
+import sys
 
 import pytest
 from conftest import REPOSITORY, copied_suite, refused
@@ -39,6 +41,9 @@ def test_scripts_are_clean_and_executable(script):
         ["./do_tpoisoning.sh", "purchases", "oneshot", "0"],
         ["./analyze_tpoisoning.sh"],
         ["./analyze_tpoisoning.sh", "subtask"],
+        ["./compare_shapings.sh"],
+        ["./compare_shapings.sh", "subtask"],
+        ["./compare_shapings.sh", "subtask", "0", "1"],
     ],
 )
 def test_wrong_calls_show_the_usage(call, workplace):
@@ -148,6 +153,212 @@ def test_wrong_settings_of_the_analyses_are_refused(call, setting, value, workpl
     done = workplace.run(f"./{script}", *arguments, **{setting: value})
     refused(without_crafting(done))
     assert not workplace.results.exists()
+
+
+MATRIX = {
+    "STAGES": "oblivious",
+    "AGAINST": "none",
+    "SHAPINGS": "undefended",
+    "SEEDS": "1",
+    "NETWORK": "lr",
+    "MODELS": REPOSITORY / "models",
+}
+
+
+@pytest.mark.parametrize("write", ["", "1"], ids=["run", "written"])
+@pytest.mark.parametrize(
+    ("settings", "named"),
+    [
+        ({"STAGES": "oblivious all"}, "STAGES=all: unknown"),
+        ({"STAGES": " "}, "STAGES: empty"),
+        ({"AGAINST": " "}, "AGAINST: empty"),
+        ({"SHAPINGS": " "}, "SHAPINGS: empty"),
+        ({"ADAPTIVE": " "}, "ADAPTIVE: empty"),
+        ({"SEEDS": " "}, "SEEDS: empty"),
+        ({"RETRAIN": "yes"}, "RETRAIN=yes"),
+        ({"CPUS": "0"}, "CPUS=0"),
+        ({"EPOCHS": "none"}, "EPOCHS=none"),
+        ({"TOTPROCS": "two"}, "TOTPROCS=two"),
+        ({"SEEDS": "-3"}, "--seed"),
+        ({"AGAINST": "none flips:0.1"}, "--sets flips:0.1"),
+        ({"AGAINST": "label-flips:all"}, "--sets label-flips:all"),
+        ({"NETWORK": "net"}, "--network"),
+    ],
+    ids=lambda value: " ".join(map("=".join, value.items())) if isinstance(value, dict) else "",
+)
+def test_wrong_settings_of_the_matrix_are_refused(settings, named, write, workplace):
+    before = set(REPOSITORY.glob("*-matrix-*.sh"))
+    done = workplace.run("./compare_shapings.sh", "subtask", "0", **{**MATRIX, "WRITE": write, **settings})
+    assert named in refused(done)
+    assert not workplace.results.exists() and set(REPOSITORY.glob("*-matrix-*.sh")) == before
+
+
+@pytest.mark.parametrize(
+    ("settings", "named"),
+    [
+        ({"WRITE": "1", "STAGES": "oblivious final"}, "STAGES=oblivious"),
+        ({"WRITE": "1", "STAGES": "adaptive"}, "STAGES=crafting"),
+        ({"WRITE": "1", "STAGES": ""}, "STAGES=oblivious"),  # the subtask's, all of them
+        ({"WRITE": "yes"}, "WRITE=yes"),
+        ({"TOTPROCS": "2"}, "WRITE=1"),
+    ],
+)
+def test_tasks_of_the_matrix_are_written_one_stage_at_a_time(settings, named, workplace):
+    before = set(REPOSITORY.glob("*-matrix-*.sh"))
+    assert named in refused(workplace.run("./compare_shapings.sh", "subtask", "0", **{**MATRIX, **settings}))
+    assert not workplace.results.exists() and set(REPOSITORY.glob("*-matrix-*.sh")) == before
+
+
+# Stands for Python in a script that is looked at: notes what it is called with, and answers as the commands do
+STAND_IN = """\
+#!{python}
+import json, os, sys
+words = sys.argv[1:]
+if words[0] == "write_tasks.py":
+    os.execv("{python}", ["{python}", *words])
+with open(os.environ["CALLS"], "a") as calls:
+    calls.write(json.dumps(words) + "\\n")
+if os.environ.get("FAILS") == words[0]:
+    sys.exit("error: wanted")
+if words[0] == "choose_shapings.py":
+    print("4", "clip:1@5,phuber:2", sep="\\n")
+if words[0] == "transfer.py":
+    print(*words[-2:], sep="\\n")
+if words[:2] == ["-m", "poisons"]:
+    last = words.index("--against") if "--against" in words else words.index("--seed")
+    sets, against = words[words.index("--sets") + 1 : last], words[last + 1 :]
+    print(*("none" if one == "none" else f"/a folder/{{one}}/{{other}}.npz" for one in sets for other in against), sep="\\n")
+"""  # noqa: E501
+
+
+class Matrix:
+    """compare_shapings.sh in a folder of its own, with a Python that only notes what it is called with."""
+
+    settings = {"AGAINST": "none flips:0.1", "ADAPTIVE": "a:1 b:2", "SHAPINGS": "undefended 4", "SEEDS": "1 2"}
+
+    def __init__(self, folder):
+        self.folder, self.calls = folder, folder / "calls"
+        for name in ("compare_shapings.sh", "write_tasks.py", "command_line.py", "files.py"):
+            shutil.copy2(REPOSITORY / name, folder / name)
+        python = folder / "python"
+        python.write_text(STAND_IN.format(python=sys.executable))
+        python.chmod(0o755)
+        settings = {**self.settings, "EPOCHS": "3", "NETWORK": "net", "PYTHON": python, "CALLS": self.calls}
+        self.environment = {**os.environ, **{name: str(value) for name, value in settings.items()}}
+
+    def run(self, *command, **variables):
+        """Run a command; returns how it ended and what Python was called with, as lines."""
+        self.calls.write_text("")
+        environment = {**self.environment, **variables}
+        done = subprocess.run(command, cwd=self.folder, env=environment, capture_output=True, text=True)
+        return done, [" ".join(json.loads(line)) for line in self.calls.read_text().splitlines()]
+
+    def stages(self, stages, **variables):
+        return self.run("./compare_shapings.sh", "mine", "0", STAGES=stages, **variables)
+
+
+@pytest.fixture
+def matrix(tmp_path):
+    return Matrix(tmp_path)
+
+
+def files_of(sets, against):
+    return " ".join(f"/a folder/{one}/{other}.npz" for one in sets.split() for other in against.split())
+
+
+MODEL = "--dataset mine --network net"
+CHOSEN = "4 clip:1@5,phuber:2"
+CHOOSE = f"choose_shapings.py {MODEL} --epochs 3"
+CRAFT = "-m poisons --dataset mine --sets a:1 b:2 --against"
+TRANSFER = f"transfer.py {MODEL} --shaping {CHOSEN} --poison {files_of('a:1 b:2', CHOSEN)}"
+TRAINING = f"train.py {MODEL} --gpu 0 --epochs 3 --poison"
+POISONS = {seed: f"-m poisons --dataset mine --sets none flips:0.1 --seed {seed}" for seed in (1, 2)}
+STRONGEST = files_of("b:2", CHOSEN)
+FINAL = [f"{TRAINING} {STRONGEST} --seed {seed} --shaping {CHOSEN}" for seed in (1, 2)]
+
+
+def test_the_stages_of_the_matrix_run_one_after_the_other(matrix):
+    done, calls = matrix.stages("oblivious adaptive")
+    oblivious = [
+        (POISONS[seed], f"{TRAINING} none {files_of('flips:0.1', str(seed))} --seed {seed} --shaping undefended 4")
+        for seed in (1, 2)
+    ]
+    crafting = [CHOOSE, *(f"{CRAFT} {shaping}" for shaping in CHOSEN.split())]
+    assert done.returncode == 0, done.stderr
+    assert calls == [*oblivious[0], *oblivious[1], *crafting, f"{CRAFT} {CHOSEN}", TRANSFER, TRANSFER, *FINAL]
+    _, calls = matrix.stages("final", RETRAIN="1", SEEDS="1")
+    retraining = TRAINING.replace(" --poison", " --retrain --poison")
+    assert calls[-1] == FINAL[0].replace(TRAINING, retraining)
+    assert matrix.stages("final")[1] == [CHOOSE, f"{CRAFT} {CHOSEN}", TRANSFER, *FINAL]
+    assert not list(matrix.folder.glob("mine-matrix-*"))
+
+
+@pytest.mark.parametrize(
+    ("stage", "before", "tasks", "following"),
+    [
+        (
+            "oblivious",
+            [POISONS[1], POISONS[2], f"train.py {MODEL} --gpu 0"],
+            [
+                f"{TRAINING} {file} --seed {seed} --shaping undefended 4"
+                for seed in (1, 2)
+                for file in ("none", files_of("flips:0.1", str(seed)))
+            ],
+            "crafting",
+        ),
+        ("crafting", [CHOOSE], [f"{CRAFT} {shaping}" for shaping in CHOSEN.split()], "transfer"),
+        ("transfer", [CHOOSE, f"{CRAFT} {CHOSEN}"], [TRANSFER], "final"),
+        ("final", [CHOOSE, f"{CRAFT} {CHOSEN}", TRANSFER], FINAL, None),
+    ],
+)
+def test_a_stage_of_the_matrix_is_written_as_tasks(stage, before, tasks, following, matrix):
+    done, calls = matrix.stages(stage, WRITE="1", SHAPING_FILE="my shapings.py")
+    assert done.returncode == 0 and calls == before, done.stderr
+    scripts = [f"mine-matrix-{stage}-{number}-of-{len(tasks)}.sh" for number in range(1, len(tasks) + 1)]
+    array = f"mine-matrix-{stage}-array.sh"
+    assert {path.name for path in matrix.folder.glob("mine-matrix-*")} == {*scripts, array}
+    assert f"sbatch {array}" in done.stdout and (following is None) == ("then" not in done.stdout)
+    assert following is None or f"WRITE=1 STAGES={following} ./compare_shapings.sh mine 0" in done.stdout
+    texts = [(matrix.folder / script).read_text() for script in (*scripts, array)]
+    assert all("#SBATCH --requeue\n#SBATCH --open-mode=append\n" in text for text in texts)
+    assert all("export SHAPING_FILE='my shapings.py'\n" in text for text in texts[:-1])
+    if shutil.which("shellcheck"):
+        assert subprocess.run(["shellcheck", *scripts, array], cwd=matrix.folder).returncode == 0
+    for number, task in enumerate(tasks, 1):
+        assert matrix.run(f"./{scripts[number - 1]}")[1] == [task] == matrix.run(f"./{array}", str(number))[1]
+    assert matrix.run(f"./{array}")[1] == tasks
+    _, calls = matrix.stages(stage, WRITE="1", TOTPROCS="1", SEEDS="2")  # with TOTPROCS they run at once
+    fewer = [task for task in tasks if "--seed 1 " not in task]
+    assert calls[-len(fewer) :] == fewer and len(list(matrix.folder.glob("mine-matrix-*"))) == len(fewer) + 1
+
+
+@pytest.mark.parametrize("command", ["-m", "choose_shapings.py", "transfer.py", "train.py"])
+@pytest.mark.parametrize("write", ["", "1"], ids=["run", "written"])
+def test_a_matrix_ends_where_a_command_fails(command, write, matrix):
+    for stage in ("oblivious", "crafting", "transfer", "final"):
+        done, calls = matrix.stages(stage, WRITE=write, FAILS=command)
+        failed = [number for number, call in enumerate(calls) if call.startswith(command)]
+        assert failed in ([], [len(calls) - 1]) and done.returncode == len(failed), (calls, done.stderr)
+        assert bool(list(matrix.folder.glob(f"mine-matrix-{stage}-*"))) == bool(write and not failed)
+
+
+@pytest.mark.parametrize(
+    ("options", "text", "named"),
+    [
+        (["--name", "my tasks"], "net\tone\ttrue\n", "--name my tasks"),
+        (["--name", "../tasks"], "net\tone\ttrue\n", "--name ../tasks"),
+        (["--cpus", "0"], "net\tone\ttrue\n", "--cpus"),
+        (["--run", "two"], "net\tone\ttrue\n", "--run"),
+        ([], "", "standard input: no tasks"),
+        ([], "net\tone\ttrue\nnet\tone\n", "line 2"),
+        ([], "net\tone\t\n", "line 1"),
+        ([], "../net\tone\ttrue\n", "line 1"),
+    ],
+)
+def test_what_is_no_task_is_not_written(options, text, named, tmp_path):
+    words = [sys.executable, REPOSITORY / "write_tasks.py", "--name", "tasks", "--of", "it", "--by", "me", *options]
+    assert named in refused(subprocess.run(words, input=text, cwd=tmp_path, capture_output=True, text=True))
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.slow

@@ -1,14 +1,15 @@
-"""The job array of do_tpoisoning.sh on a real Slurm: one node on this machine's loopback, started for the test and
-stopped after it.
+"""The job arrays of do_tpoisoning.sh and compare_shapings.sh on a real Slurm: one node on this machine's loopback,
+started for the test and stopped after it.
 
-A task that is killed and requeued in the middle of its work loses nothing and does nothing twice, and the results have
-the bytes of a run without Slurm.
+A task that is killed and requeued in the middle of its work, or lost, loses nothing and does nothing twice, and the
+results have the bytes of a run without Slurm.
 """
 
 from __future__ import annotations
 
 import csv
 import io
+import json
 import os
 import pwd
 import re
@@ -43,7 +44,17 @@ SETTINGS = {
     "STOP": 0,
     "CPUS": 1,
 }
-OTHERS = ("RESULTS", "MODELS", "RATE", "TOTPROCS", "CORES")  # what else the scripts take from the environment
+MATRIX = {
+    "STAGES": "oblivious",
+    "AGAINST": "none label-flips:0.1",
+    "SHAPINGS": "undefended 4",
+    "SEEDS": "1 2",
+    "NETWORK": "lr",
+    "EPOCHS": 1,
+    "CPUS": 1,
+}
+# what else the scripts take from the environment
+OTHERS = ("RESULTS", "MODELS", "SHAPING_FILE", "RATE", "RETRAIN", "WRITE", "TOTPROCS", "CORES")
 ARRAY, TASK = "purchases-tpoisoning-one-array.sh", "purchases-net-1-tpoisoning-one-2-of-2.sh"
 
 CONFIGURATION = """\
@@ -178,6 +189,11 @@ class Slurm:
         """The number of the job that sbatch makes of a script."""
         return self.call("sbatch", "--parsable", *options, script, cwd=suite).stdout.strip()
 
+    def state(self, task: str) -> str:
+        """What a task of a job array is at, e.g. RUNNING."""
+        done = self.call("squeue", "--noheader", "--array", "--states=all", f"--jobs={task}", "--format=%T")
+        return done.stdout.strip()
+
     def tasks(self, job: str) -> dict[str, dict[str, str]]:
         """What Slurm tells of each task of a job array, by the task's number."""
         lines = self.call("scontrol", "--oneliner", "show", "job", job).stdout.splitlines()
@@ -243,10 +259,13 @@ def said(log: str) -> list[tuple[str, bool]]:
     return [(place, took == "finished before") for place, took in found]
 
 
-@pytest.mark.slow
-@pytest.mark.skipif(
+WITH_SLURM = pytest.mark.skipif(
     bool(MISSING), reason=f"{', '.join(MISSING)} not on this machine (Debian: apt install slurm-wlm munge)"
 )
+
+
+@pytest.mark.slow
+@WITH_SLURM
 def test_a_requeued_job_array_has_the_results_of_a_run_without_slurm(slurm, tmp_path):
     suite, results, others = copied_suite(tmp_path), tmp_path / "results", tmp_path / "others"
     slurm.call("./do_tpoisoning.sh", "purchases", "oneshot", cwd=suite, RESULTS=results, **SETTINGS)
@@ -287,3 +306,51 @@ def test_a_requeued_job_array_has_the_results_of_a_run_without_slurm(slurm, tmp_
     slurm.call("./do_tpoisoning.sh", "purchases", "oneshot", cwd=suite, RESULTS=others, **SETTINGS)
     slurm.call(f"./{ARRAY}", cwd=suite, TOTPROCS=1)
     assert finished(others) == ours and finished(results) == ours
+
+
+def trained(results: Path) -> dict[str, tuple[bytes, dict, dict]]:
+    """The finished trainings of a matrix by relative path: the bytes of the CSV file, its settings and its SHA-256."""
+    found = {}
+    for path in results.rglob("attack_results.csv"):
+        run = json.loads((path.parent / "run.json").read_text())
+        found[str(path.relative_to(results))] = (path.read_bytes(), run["settings"], run["results"])
+    return found
+
+
+def marks(results: Path) -> dict[Path, int]:
+    """When each training of a matrix was finished."""
+    return {path: path.stat().st_mtime_ns for path in results.rglob("run.json")}
+
+
+@pytest.mark.slow
+@WITH_SLURM
+def test_a_matrix_that_lost_tasks_has_the_results_of_a_run_without_slurm(slurm, tmp_path):
+    suite, results, others = copied_suite(tmp_path), tmp_path / "results", tmp_path / "others"
+    slurm.call("./compare_shapings.sh", "subtask", "0", cwd=suite, RESULTS=results, WRITE=1, **MATRIX)
+    array, numbers = "subtask-matrix-oblivious-array.sh", ["1", "2", "3", "4"]
+    for script in (array, "subtask-matrix-oblivious-4-of-4.sh"):
+        slurm.call("sbatch", "--test-only", script, cwd=suite)
+
+    job = slurm.submit(suite, array)  # two at a time
+    slurm.call("scancel", f"{job}_4")  # before it starts
+    wait_for(lambda: slurm.state(f"{job}_1") == "RUNNING", 60, "the first task", pause=0.02)
+    slurm.call("scancel", f"{job}_1")  # long before it has trained
+    wait_for(lambda: slurm.state(f"{job}_2") == "RUNNING", 60, "the second task", pause=0.02)
+    slurm.call("scontrol", "requeue", f"{job}_2")
+    ended = {number: (task["JobState"], task["Restarts"]) for number, task in slurm.end(job).items()}
+    ended.pop("4", None)  # Slurm may forget a task that has never run
+    assert ended == {"1": ("CANCELLED", "0"), "2": ("COMPLETED", "1"), "3": ("COMPLETED", "0")}
+    logs = {number: suite / "logs" / f"{Path(array).stem}-{number}.log" for number in numbers}
+    assert not logs["4"].exists()
+    kept = marks(results)
+    assert len(trained(results)) == len(kept) == 4  # two shapings each
+
+    again = slurm.submit(suite, array)
+    assert {task["JobState"] for task in slurm.end(again).values()} == {"COMPLETED"}
+    before = {number: "2 trainings finished before" in log.read_text() for number, log in logs.items()}
+    assert before == {"1": False, "2": True, "3": True, "4": False}
+    ours = trained(results)
+    assert len(ours) == 8 and kept.items() <= marks(results).items()
+
+    slurm.call("./compare_shapings.sh", "subtask", "0", cwd=suite, RESULTS=others, **MATRIX)
+    assert trained(others) == ours
