@@ -44,6 +44,7 @@ from poisons.poison_set import PoisonSet
 from results import cells, layout, param_updates
 
 ATTACK_HEADER = ("epoch", "n_poison", "baseline_acc", "test_acc", "train_acc_clean", "train_acc_poison", "epsilon")
+HELD_OUT = ("held_out_acc", "held_out_acc_one_half", "held_out_acc_other_half")  # of trainings on clean rows alone
 ANALYSIS_HEADER = ("epoch", "n_poison", "baseline_acc", "test_acc")
 NO_POISON = Path(poison_set.NONE)
 FEW = 0.02  # poisons per clean row: so few more rows in a batch cost a stack next to nothing
@@ -252,7 +253,12 @@ def poisoned_cells(training: Training, poisons: PoisonSet, poisoning: Poisoning)
 
 
 def measures_of(poisons: PoisonSet) -> tuple[str, ...]:
-    """What is measured beside accuracy, as the attack says; nothing of a set that its command did not make."""
+    """What is measured beside accuracy, as the attack says; nothing of a set that its command did not make.
+
+    Without poisons, what a shaping's parameters are chosen by.
+    """
+    if poisons.attack == poison_set.NONE:
+        return HELD_OUT
     attack = attacks().get(poisons.attack)
     known = attack and {option.name for option in attack.options} <= set(poisons.settings)
     return attack.measures if known else ()
@@ -263,7 +269,18 @@ def measured_of(dataset: datasets.Dataset, poisons: PoisonSet, hits: Callable) -
     measures = measures_of(poisons)
     if not measures:
         return {}
+    if measures == HELD_OUT:
+        return dict(zip(HELD_OUT, held_out_accuracies(dataset, hits)))
     return dict(zip(measures, attacks()[poisons.attack].measure(dataset, poisons.settings, hits)))
+
+
+def held_out_accuracies(dataset: datasets.Dataset, hits: Callable) -> tuple[float, ...]:
+    """The accuracy on the held-out rows that no shaping may trust, and on each half of them; NaN without any."""
+    if dataset.held_out is None:
+        return (np.nan,) * len(HELD_OUT)
+    x, y = (values[datasets.TRUSTED :] for values in dataset.held_out)
+    hit = hits(x.reshape(len(x), -1), y)[0]
+    return hit.mean(), hit[::2].mean(), hit[1::2].mean()
 
 
 def columns_of(measures: tuple[str, ...], recorded: bool) -> tuple[str, ...]:

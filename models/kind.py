@@ -76,6 +76,9 @@ class Kind:
     aggregates: it returns an `Aggregate`; takes_gram: it takes the Gram matrix, unless it has a parameter micro_batches
     above 0; convolutions have neither; compares_rows: `between` compares all pairs of the rows of a class;
     trusted_rows: the parameter that says how many trusted rows it needs.
+
+    strength: the parameters that tell weak from strong, by name: 1 where more of it changes more gradients, -1 where
+    less of it does.
     """
 
     name: str
@@ -91,6 +94,7 @@ class Kind:
     takes_gram: bool = False
     compares_rows: bool = False
     trusted_rows: str | None = None
+    strength: dict[str, int] = field(default_factory=dict)
     file_sha256: str | None = None
 
 

@@ -178,6 +178,16 @@ class Shaping:
         return "".join(phase.text for phase in self.phases).removeprefix("clip:" if self.kind == "clip" else "")
 
     @property
+    def strength(self) -> tuple[float, ...]:
+        """What values of one kind sort by, the strongest last (`Kind.strength`); rows are the most micro-batches."""
+        found = []
+        for link in self.links:
+            for name, sign in link.kind.strength.items():
+                value = link.values[name]
+                found.append(sign * (math.inf if name == "micro_batches" and value == 0 else value))
+        return tuple(found)
+
+    @property
     def settings(self) -> dict:
         """What run.json says of it; an infinite clip norm is left out, since JSON has no infinity, and so are the
         parameters of chains and schedules, which their text holds.

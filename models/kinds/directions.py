@@ -16,7 +16,7 @@ POWER_ROUNDS = 3  # a step; the direction is kept from step to step
 ROUNDING = 1e-4  # of the norms of what is subtracted: smaller differences are nothing but float32's rounding
 
 
-@kind({"threshold": COSINE})
+@kind({"threshold": COSINE}, strength={"threshold": 1})
 def cosine(batch: Batch, threshold: tf.Tensor) -> tf.Tensor:
     """1 where the cosine of g_i and the batch's mean gradient is `threshold` or more, 0 elsewhere; the cosine of a zero
     gradient is 0.
@@ -26,7 +26,7 @@ def cosine(batch: Batch, threshold: tf.Tensor) -> tf.Tensor:
     return _near(batch, batch.mean(), threshold)
 
 
-@kind({"threshold": COSINE, "momentum": PROPER_SHARE}, directions=("running_mean",))
+@kind({"threshold": COSINE, "momentum": PROPER_SHARE}, directions=("running_mean",), strength={"threshold": 1})
 def running_cosine(batch: Batch, threshold: tf.Tensor, momentum: tf.Tensor) -> tf.Tensor:
     """As `cosine`, with the running mean of the batches' means, v = momentum v + (1 - momentum) mean, this one's in it.
 
@@ -49,7 +49,7 @@ def _near(batch: Batch, direction: Direction, threshold: tf.Tensor) -> tf.Tensor
     return tf.cast(cosines >= threshold, tf.float32)
 
 
-@kind({"trusted_rows": COUNT}, fixed=("trusted_rows",), trusted_rows="trusted_rows")
+@kind({"trusted_rows": COUNT}, fixed=("trusted_rows",), trusted_rows="trusted_rows", strength={"trusted_rows": -1})
 def trusted(batch: Batch, trusted_rows: int) -> tf.Tensor:
     """An oracle: it knows held-out rows that no poison reaches. FLTrust (Cao et al., arXiv 2012.13995) with an example
     for a client: s_i = max(0, <g_i, g>), g the mean gradient of the trusted rows, and w_i = B (s_i / n_i^2) / sum_j
@@ -68,7 +68,7 @@ def trusted(batch: Batch, trusted_rows: int) -> tf.Tensor:
     return tf.reduce_sum(batch.weight, 1, keepdims=True) * tf.math.divide_no_nan(scaled, total)
 
 
-@kind({"share": PROPER_SHARE}, directions=("principal",))
+@kind({"share": PROPER_SHARE}, directions=("principal",), strength={"share": 1})
 def sever(batch: Batch, share: tf.Tensor) -> tf.Tensor:
     """1, but 0 for the share of the batch whose centred gradients have the largest projection on their principal
     direction (SEVER, Diakonikolas et al., arXiv 1803.02815, a batch at a time instead of a training).
@@ -97,7 +97,7 @@ def sever(batch: Batch, share: tf.Tensor) -> tf.Tensor:
     return tf.cast(squared <= batch.smallest(squared, batch.without(share)), tf.float32)
 
 
-@kind({"radius": POSITIVE}, directions=("center",), aggregates=True)
+@kind({"radius": POSITIVE}, directions=("center",), aggregates=True, strength={"radius": -1})
 def centered_clip(batch: Batch, radius: tf.Tensor) -> Aggregate:
     """v + mean of (g_i - v) min(1, radius / |g_i - v|), v what this was in the step before, zero at first (Karimireddy
     et al., arXiv 2012.10333, one round a step).

@@ -33,7 +33,7 @@ def isolated(start: EpochStart, gamma: float, isolation_epochs: float, share: fl
     return np.where(others <= others[order[last]], -1, 1).astype(np.float32)
 
 
-@kind({"gamma": POSITIVE, "isolation_epochs": EPOCHS, "share": PROPER_SHARE}, between=isolated)
+@kind({"gamma": POSITIVE, "isolation_epochs": EPOCHS, "share": PROPER_SHARE}, between=isolated, strength={"share": 1})
 def abl(batch: Batch, gamma: tf.Tensor, isolation_epochs: tf.Tensor, share: tf.Tensor) -> tf.Tensor:
     """Anti-backdoor learning (Li et al., arXiv 2110.11571): isolate what is learnt too fast, then unlearn it.
 
@@ -90,7 +90,10 @@ def _alone(points: np.ndarray, count: int) -> np.ndarray:
 
 
 @kind(
-    {"share": INNER_SHARE, "every": EPOCHS, "last_epoch": EPOCHS}, between=without_isolated_medoids, compares_rows=True
+    {"share": INNER_SHARE, "every": EPOCHS, "last_epoch": EPOCHS},
+    between=without_isolated_medoids,
+    compares_rows=True,
+    strength={"share": 1},
 )
 def epic(batch: Batch, share: tf.Tensor, every: tf.Tensor, last_epoch: tf.Tensor) -> tf.Tensor:
     """1, but 0 for rows that were dropped as isolated: EPIC (Yang et al., arXiv 2210.09671).

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from models.batch import Batch
 
 
-@kind({"share": PROPER_SHARE})
+@kind({"share": PROPER_SHARE}, strength={"share": 1})
 def trim_loss(batch: Batch, share: tf.Tensor) -> tf.Tensor:
     """1 for the smallest losses of the batch, 0 for a share of the largest: TRIM (Jagielski et al., arXiv 1804.00308)
     and ITLM (Shen and Sanghavi, arXiv 1810.11874), a batch at a time.
@@ -22,7 +22,7 @@ def trim_loss(batch: Batch, share: tf.Tensor) -> tf.Tensor:
     return tf.cast(batch.losses <= batch.smallest(batch.losses, batch.without(share)), tf.float32)
 
 
-@kind({"tau": POSITIVE}, shrinks=True)
+@kind({"tau": POSITIVE}, shrinks=True, strength={"tau": -1})
 def phuber(batch: Batch, tau: tf.Tensor) -> tf.Tensor:
     """min(1, tau p_i): partially Huberised cross-entropy (Menon et al., ICLR 2020; tau 2 or 10).
 
@@ -31,7 +31,7 @@ def phuber(batch: Batch, tau: tf.Tensor) -> tf.Tensor:
     return tf.minimum(1.0, tau * batch.probabilities)
 
 
-@kind({"q": POSITIVE}, shrinks=True)
+@kind({"q": POSITIVE}, shrinks=True, strength={"q": 1})
 def gce(batch: Batch, q: tf.Tensor) -> tf.Tensor:
     """p_i^q: generalised cross-entropy (Zhang and Sabuncu, arXiv 1805.07836; q = 0.7).
 

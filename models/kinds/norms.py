@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from models.batch import Batch
 
 
-@kind({"clip_norm": POSITIVE}, sensitivity=lambda clip_norm: clip_norm)
+@kind({"clip_norm": POSITIVE}, sensitivity=lambda clip_norm: clip_norm, strength={"clip_norm": -1})
 def clip(batch: Batch, clip_norm: tf.Tensor) -> tf.Tensor:
     """min(1, C / n_i), as TensorFlow Privacy weighs examples (Abadi et al. 2016); 1 where the gradient is zero.
 
@@ -27,7 +27,7 @@ def within(bound: tf.Tensor, squared_norms: tf.Tensor) -> tf.Tensor:
     return tf.minimum(1.0, bound * tf.math.rsqrt(squared_norms))
 
 
-@kind({"clip_norm": POSITIVE}, sensitivity=lambda clip_norm: clip_norm)
+@kind({"clip_norm": POSITIVE}, sensitivity=lambda clip_norm: clip_norm, strength={"clip_norm": -1})
 def clip_layers(batch: Batch, clip_norm: tf.Tensor) -> list[tf.Tensor]:
     """min(1, (C / sqrt(L)) / n_i,l) for each layer l of L, a kernel and its bias (McMahan et al. 2018, "per-layer").
 
@@ -37,7 +37,7 @@ def clip_layers(batch: Batch, clip_norm: tf.Tensor) -> list[tf.Tensor]:
     return [within(clip_norm / math.sqrt(len(layers)), squared) for squared in layers]
 
 
-@kind({"gamma": POSITIVE}, sensitivity=lambda gamma: 1.0)
+@kind({"gamma": POSITIVE}, sensitivity=lambda gamma: 1.0, strength={"gamma": -1})
 def auto_s(batch: Batch, gamma: tf.Tensor) -> tf.Tensor:
     """1 / (n_i + gamma), automatic clipping AUTO-S (Bu et al., arXiv 2206.07136, where gamma is 0.01).
 
@@ -55,7 +55,11 @@ def auto_v(batch: Batch) -> tf.Tensor:
     return tf.math.divide_no_nan(1.0, batch.norms)
 
 
-@kind({"clip_norm": POSITIVE, "r": POSITIVE}, sensitivity=lambda clip_norm, r: clip_norm)
+@kind(
+    {"clip_norm": POSITIVE, "r": POSITIVE},
+    sensitivity=lambda clip_norm, r: clip_norm,
+    strength={"clip_norm": -1, "r": -1},
+)
 def psac(batch: Batch, clip_norm: tf.Tensor, r: tf.Tensor) -> tf.Tensor:
     """C / (n_i + r / (n_i + r)), per-sample adaptive clipping (Xia et al., arXiv 2212.00328, r = 0.1 or 0.01).
 
@@ -65,7 +69,9 @@ def psac(batch: Batch, clip_norm: tf.Tensor, r: tf.Tensor) -> tf.Tensor:
 
 
 @kind(
-    {"quantile": SHARE, "rate": POSITIVE, "initial_clip_norm": POSITIVE}, numbers={"adapted_norm": "initial_clip_norm"}
+    {"quantile": SHARE, "rate": POSITIVE, "initial_clip_norm": POSITIVE},
+    numbers={"adapted_norm": "initial_clip_norm"},
+    strength={"quantile": -1},
 )
 def quantile_clip(batch: Batch, quantile: tf.Tensor, rate: tf.Tensor, initial_clip_norm: tf.Tensor) -> tf.Tensor:
     """min(1, C_t / n_i), where C_t follows a quantile q of the norms (Andrew et al., arXiv 1905.03871, algorithm 1
@@ -83,7 +89,7 @@ def quantile_clip(batch: Batch, quantile: tf.Tensor, rate: tf.Tensor, initial_cl
     return weights
 
 
-@kind({"share": PROPER_SHARE})
+@kind({"share": PROPER_SHARE}, strength={"share": 1})
 def drop_norm(batch: Batch, share: tf.Tensor) -> tf.Tensor:
     """1 for the smallest norms of the batch, 0 for a share of the largest (the norm filter of Acharya et al., arXiv
     2106.08882, beside BGMD; share 0.1).

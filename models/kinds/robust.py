@@ -22,7 +22,11 @@ ROWS_OR_MICRO_BATCHES = number(lambda value: 0 <= value <= 1024, "a whole number
 MICRO_BATCHES = number(lambda value: 1 <= value <= 64, "a whole number from 1 to 64", int)  # XLA sorts them unrolled
 
 
-@kind({"smoothing": POSITIVE, "micro_batches": ROWS_OR_MICRO_BATCHES}, fixed=("micro_batches",))
+@kind(
+    {"smoothing": POSITIVE, "micro_batches": ROWS_OR_MICRO_BATCHES},
+    fixed=("micro_batches",),
+    strength={"micro_batches": 1, "smoothing": -1},
+)
 def geometric_median(batch: Batch, smoothing: tf.Tensor, micro_batches: int) -> tf.Tensor:
     """The smoothed geometric median by Weiszfeld's rounds, z = sum a_u x_u / sum a_u, a_u = 1 / max(smoothing, |x_u -
     z|) (Pillutla et al., arXiv 1912.13445; smoothing 0.1 and three rounds as in byzfl, but from the mean, not zero).
@@ -55,7 +59,12 @@ def geometric_median(batch: Batch, smoothing: tf.Tensor, micro_batches: int) -> 
     return _of_rows(batch, counts, share)
 
 
-@kind({"share": PROPER_SHARE, "micro_batches": ROWS_OR_MICRO_BATCHES}, fixed=("micro_batches",), takes_gram=True)
+@kind(
+    {"share": PROPER_SHARE, "micro_batches": ROWS_OR_MICRO_BATCHES},
+    fixed=("micro_batches",),
+    takes_gram=True,
+    strength={"micro_batches": 1, "share": 1},
+)
 def multi_krum(batch: Batch, share: tf.Tensor, micro_batches: int) -> tf.Tensor:
     """The mean of the N - F that lie nearest to their N - F nearest, by the sum of squared distances, F a share of N
     (Blanchard et al. 2017; N - F neighbours as in byzfl).
@@ -103,7 +112,7 @@ def _first(copies: tf.Tensor, number: tf.Tensor) -> tf.Tensor:
     return tf.clip_by_value(number - tf.cumsum(copies, -1, exclusive=True), 0.0, copies)
 
 
-@kind({"micro_batches": MICRO_BATCHES}, fixed=("micro_batches",), aggregates=True)
+@kind({"micro_batches": MICRO_BATCHES}, fixed=("micro_batches",), aggregates=True, strength={"micro_batches": 1})
 def median_of_means(batch: Batch, micro_batches: int) -> Aggregate:
     """The coordinate-wise median of the micro-batches' means (Yin et al., arXiv 1803.01498, algorithm 1).
 
@@ -112,7 +121,12 @@ def median_of_means(batch: Batch, micro_batches: int) -> Aggregate:
     return _middle(batch, micro_batches, 0.5)
 
 
-@kind({"share": HALF_SHARE, "micro_batches": MICRO_BATCHES}, fixed=("micro_batches",), aggregates=True)
+@kind(
+    {"share": HALF_SHARE, "micro_batches": MICRO_BATCHES},
+    fixed=("micro_batches",),
+    aggregates=True,
+    strength={"micro_batches": 1, "share": 1},
+)
 def trimmed_mean(batch: Batch, share: tf.Tensor, micro_batches: int) -> Aggregate:
     """The coordinate-wise mean of the micro-batches' means without a share of the smallest and of the largest (Yin et
     al., arXiv 1803.01498, algorithm 1).
