@@ -29,6 +29,7 @@ from models.shaping import UNDEFENDED, Shaping
 
 EVALUATION_ROWS = 1024  # rows a product when accuracies are computed: they stay in a core's cache
 CONVOLUTION_ROWS = 512  # likewise, where a row has feature maps
+LONG_BEGUN = 2**20  # an epoch behind all that is counted in epochs
 
 
 class Stack:
@@ -135,6 +136,28 @@ class Stack:
         for values, before in kept:
             values.assign(before)
         return [values.numpy() for values in batch.by_layer(weights)]
+
+    def shaped_sums(self, x: tf.Tensor, y: tf.Tensor, weight: tf.Tensor, places: tf.Tensor) -> Direction:
+        """The sum of w_i g_i over the rows of one batch as a step of the last phase makes it, without noise; one can
+        differentiate it with respect to x.
+
+        x: float32 [batch, features]; y: int32 [batch]; weight: float32 [replica, batch], how often a row counts for a
+        replica; places: int32 [batch], by which rows are dealt out to micro-batches.
+        """
+        batch, weights, instead = self._shaped(x, y, weight, places)
+        return self._replaced(batch.total(weights), instead) if instead else batch.total(weights)
+
+    def shaped_weights(self, x: tf.Tensor, y: tf.Tensor, weight: tf.Tensor, places: tf.Tensor) -> list[tf.Tensor]:
+        """The weights of these rows, [replica, batch] for each layer, as in `shaped_sums`."""
+        batch, weights, _ = self._shaped(x, y, weight, places)
+        return batch.by_layer(weights * tf.ones_like(weight) if isinstance(weights, float) else weights)
+
+    def _shaped(self, x, y, weight, places):
+        batch = self._look(x, y, weight, tf.reduce_sum(tf.square(x), 1))
+        batch.places, batch.epoch = places, LONG_BEGUN
+        if not self.weighs:
+            return batch, 1.0, None
+        return batch, *self._shape(batch, tuple(len(group.phases) - 1 for group in self.groups))
 
     def hits(self, x: tf.Tensor, y: tf.Tensor, replica: int | None = None) -> np.ndarray:
         """Which rows each replica classifies correctly: bool [replica, rows], of one replica [1, rows].

@@ -14,6 +14,7 @@ Then `python3 -m poisons.<file> --ratio 0.1 0.4` crafts a poison file for each r
 from __future__ import annotations
 
 import dataclasses
+import re
 import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
@@ -50,6 +51,13 @@ class Option:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "flag", self.flag or "--" + self.name.replace("_", "-"))
+
+
+def spelled(text: str) -> str:
+    """An argparse type: the text of a gradient shaping as `Shaping.text` has it, so that one is not filed twice."""
+    from models.shaping import shaping
+
+    return shaping(text).text
 
 
 RATIO = Option(
@@ -127,7 +135,7 @@ class Attack:
         values[self.ratio] = ratio
         if self.follows_seed:
             values["seed"] = seed
-        return {"attack": self.name, "dataset": dataset_name, **values}
+        return {"attack": self.name, "dataset": dataset_name, **_said(values)}
 
     def path(self, dataset_name: str, settings: dict) -> Path:
         """The poison file of these settings; its stem is the name of the set."""
@@ -144,8 +152,14 @@ class Attack:
     def unusual(self, settings: dict, shown: tuple[str, ...] = ()) -> str:
         """What a file's name says of options that are not at their defaults, but for ratio, seed and those `shown`."""
         left = [option for option in self.options if option.name not in (self.ratio, "seed", *shown)]
-        values = [(option.name, settings[option.name]) for option in left if settings[option.name] != option.default]
-        return "".join(f"_{name}_{value}" for name, value in values)
+        values = [(option.name, settings.get(option.name, option.default), option.default) for option in left]
+        spelled = [f"_{name}_{value}" for name, value, default in values if value != default]
+        return "".join(re.sub(r"[^\w.+-]", "_", text) for text in spelled)
+
+
+def _said(options: dict) -> dict:
+    """The options that have a value, which files say: one that is None is as if there were no such option."""
+    return {name: value for name, value in options.items() if value is not None}
 
 
 def two_classes(dataset: Dataset) -> str | None:
@@ -197,9 +211,12 @@ def sets_of(attack: Attack, options: dict) -> list[dict]:
     return [{**options, many: value} for value in dict.fromkeys(options[many])]
 
 
-def show(attack: Attack, dataset: Dataset, sets: list[dict]) -> None:
-    """Craft sets, print the paths of their files and, on standard error, a line about each."""
-    for path, notes in craft(attack, dataset, sets):
+def show(attack: Attack, dataset: Dataset, sets: list[dict], examples: bool = True) -> None:
+    """Craft sets, print the paths of their files and, on standard error, a line about each.
+
+    examples: draw the picture of all sets, too.
+    """
+    for path, notes in craft(attack, dataset, sets, examples):
         print(path, flush=True)
         name = path.stem if dataset.name in path.stem else f"{dataset.name}, {path.stem}"
         for note in notes:
@@ -223,7 +240,9 @@ def check(attack: Attack, dataset: Dataset, sets: Iterable[dict]) -> None:
             )
 
 
-def craft(attack: Attack, dataset: Dataset, sets: list[dict]) -> Iterator[tuple[Path, list[str]]]:
+def craft(
+    attack: Attack, dataset: Dataset, sets: list[dict], examples: bool = True
+) -> Iterator[tuple[Path, list[str]]]:
     """Craft poison files, one for each dict of options, and yield their paths and what is to be said of each.
 
     Options that are left out have their defaults. A file that is there is left alone: of a slow attack where it has the
@@ -236,7 +255,7 @@ def craft(attack: Attack, dataset: Dataset, sets: list[dict]) -> Iterator[tuple[
     crafted = [None if attack.slow else _call(attack, dataset, options) for options in sets]
     for options, poisons in zip(sets, crafted):
         yield _craft_one(attack, dataset, options, poisons)
-    if attack.examples and len(dataset.shape) > 1:
+    if examples and attack.examples and len(dataset.shape) > 1:
         name, titles, images = attack.examples(dataset, crafted)
         draw(layout.examples_picture(attack.name, name), titles, images)
 
@@ -249,7 +268,7 @@ def _call(attack: Attack, dataset: Dataset, options: dict) -> Poisons:
 
 def _craft_one(attack: Attack, dataset: Dataset, options: dict, poisons: Poisons | None) -> tuple[Path, list[str]]:
     """The file of one set, and the lines about it; poisons: the set, None where it is not crafted yet."""
-    settings = {"attack": attack.name, "dataset": dataset.name, **(poisons.settings if poisons else options)}
+    settings = {"attack": attack.name, "dataset": dataset.name, **_said(poisons.settings if poisons else options)}
     path, began, took = attack.path(dataset.name, settings), time.monotonic(), "crafted"
     if poisons is None:
         if poison_set.settings_of(path) == settings:

@@ -3,6 +3,7 @@ classes will do.
 
     slabs            the strong, unrealistic one: four points, means shifted, searched for with the victim in the loop
     slabs-release    the same by the rule of its release
+    slabs-own        slabs searched for with a victim of a gradient shaping of one's choice
     minmax           valid images that pass both defences, and a bound U* on what such an attack can do
 
 `python3 -m poisons.steinhardt` crafts them (see `__main__`).
@@ -19,7 +20,7 @@ import numpy as np
 
 from command_line import COUNT, POSITIVE, RATIO, SEED, Progress, number
 from datasets import Dataset
-from poisons.crafting import Attack, Option, Poisons, two_classes
+from poisons.crafting import Attack, Option, Poisons, spelled, two_classes
 from results import layout
 
 # cma, clarabel and TensorFlow take their time to import: what needs them is imported where it is used.
@@ -30,17 +31,34 @@ QUANTILE = Option("quantile", SHARE, "share of a class's clean rows that the def
 RHO = Option("rho", POSITIVE, "bound on the norm of the attacked model")
 SEED_OPTION = Option("seed", SEED, "of the search", layout.SEED)
 GENERATIONS = Option("generations", COUNT, "slab by victim: of 16 candidates each", 150)
+OWN_GENERATIONS = dataclasses.replace(GENERATIONS, default=60)
+AGAINST = Option("shaping", spelled, "slab by own victim: what it does to its gradients", "undefended")
 STEP_SIZE = Option("step_size", POSITIVE, "minmax: eta", 0.01)
 SLAB_RHO = math.sqrt(0.8)  # as in the release, where it moves the score of a set only
 
 
 def craft_slabs(dataset: Dataset, epsilon: float, quantile: float, rho: float, seed: int, generations: int) -> Poisons:
     """Search for the four points that cost the paper's victim most accuracy."""
+    return _craft_by_victim(dataset, epsilon, quantile, seed, generations, None)
+
+
+def craft_slabs_own(
+    dataset: Dataset, epsilon: float, quantile: float, rho: float, seed: int, generations: int, shaping: str
+) -> Poisons:
+    """Search for the four points that cost a victim of this gradient shaping most accuracy."""
+    return _craft_by_victim(dataset, epsilon, quantile, seed, generations, shaping)
+
+
+def _craft_by_victim(
+    dataset: Dataset, epsilon: float, quantile: float, seed: int, generations: int, shaping: str | None
+) -> Poisons:
+    from poisons import victims
     from poisons.steinhardt import slab_search
 
-    crafter = _crafter(dataset, epsilon, quantile, seed)
-    progress = Progress(f"slabs {epsilon}", generations, "score", "generation")
-    return _four_points(dataset, crafter, slab_search.by_victim(crafter, dataset, generations, seed, progress.show))
+    crafter, value = _crafter(dataset, epsilon, quantile, seed), shaping and victims.parsed(shaping)
+    progress = Progress(f"slabs {epsilon} {shaping or ''}".strip(), generations, "score", "generation")
+    found = slab_search.by_victim(crafter, dataset, value, generations, seed, progress.show)
+    return _four_points(dataset, crafter, found)
 
 
 def craft_slabs_release(dataset: Dataset, epsilon: float, quantile: float, rho: float, seed: int) -> Poisons:
@@ -85,10 +103,11 @@ def _crafter(dataset: Dataset, epsilon: float, quantile: float, seed: int):
 
 def _four_points(dataset: Dataset, crafter, candidate) -> Poisons:
     """The poison set of a candidate: each point as often as its share says."""
+    from poisons import victims
     from poisons.steinhardt import slab_search
 
     labels, points = slab_search.LABELS, candidate.points
-    counts = slab_search.counts(candidate.shares, round(crafter.epsilon * len(crafter.y)))
+    counts = victims.counts(candidate.shares, round(crafter.epsilon * len(crafter.y)))
     return Poisons(
         labels,
         instances=points.reshape(-1, *dataset.shape),
@@ -143,6 +162,7 @@ def _attack(name: str, craft: Callable[..., Poisons], rho: float, *more: Option,
 
 ATTACKS = (
     _attack("slabs", craft_slabs, SLAB_RHO, GENERATIONS, fits=fits_victim),
+    _attack("slabs-own", craft_slabs_own, SLAB_RHO, OWN_GENERATIONS, AGAINST, fits=fits_victim),
     _attack("slabs-release", craft_slabs_release, SLAB_RHO),
     _attack("minmax", craft_minmax, 5.0, STEP_SIZE),
 )

@@ -4,12 +4,14 @@
         the strong, unrealistic one: four points, means shifted
     python3 -m poisons.steinhardt --attack slab --eps 0.4 --select training-loss
         the same by the rule of its release
+    python3 -m poisons.steinhardt --attack slab --eps 0.4 --select own-victim --shaping phuber:2
+        the same with a victim of this gradient shaping in the loop
     python3 -m poisons.steinhardt --attack minmax --eps 0.1
         valid images that pass both defences, and a bound U*
 
-writes a poison file for each epsilon under datasets/poisons/indiscriminate/{slabs,slabs-release,minmax}/ with a PNG of
-the poisons beside it, and crafting.csv (bounds, losses, seconds) under the results, and prints the files' paths. What
-is crafted is not crafted again.
+writes a poison file for each epsilon under datasets/poisons/indiscriminate/ in the folder slabs, slabs-own,
+slabs-release or minmax, with a PNG of the poisons beside it, and crafting.csv (bounds, losses, seconds) under the
+results, and prints the files' paths. What is crafted is not crafted again.
 """
 
 from __future__ import annotations
@@ -19,9 +21,11 @@ import dataclasses
 import datasets
 from command_line import Parser, run
 from poisons import crafting
-from poisons.steinhardt import ATTACKS, RHO
+from poisons.steinhardt import ATTACKS, GENERATIONS, RHO
 
-NAMES = {("slab", "victim"): "slabs", ("slab", "training-loss"): "slabs-release"}
+NAMES = {
+    ("slab", "victim"): "slabs", ("slab", "own-victim"): "slabs-own", ("slab", "training-loss"): "slabs-release"
+}  # fmt: skip
 
 
 def main() -> None:
@@ -29,12 +33,15 @@ def main() -> None:
     parser.add_argument("--attack", required=True, choices=("slab", "minmax"))
     parser.add_argument(
         "--select",
-        choices=("victim", "training-loss"),
+        choices=("victim", "own-victim", "training-loss"),
         default="victim",
         help="slab: which candidate to keep (default: %(default)s)",
     )
     crafting.add_dataset(parser, "subtask")
     every = {option.name: option for attack in ATTACKS for option in attack.options}
+    every["generations"] = dataclasses.replace(
+        GENERATIONS, default=None, help=f"{GENERATIONS.help} (default: 150, or 60)"
+    )
     every["rho"] = dataclasses.replace(RHO, help=f"{RHO.help} (default: sqrt(0.8) for slab, 5 for minmax)")
     crafting.add_options(parser, every.values())
     options = parser.parse_args()

@@ -8,14 +8,12 @@ Two rules over the same constraints:
                      test row is looked at
 
 A candidate is four points and the share of the poisons at each. The victims of all candidates of a generation are
-replicas of two stacks: a point is a row that stands in every batch with a weight, the number of its copies in that
-batch.
+replicas of two stacks (`poisons.victims`).
 """
 
 from __future__ import annotations
 
 import concurrent.futures
-import functools
 import math
 import threading
 from collections.abc import Callable
@@ -26,7 +24,8 @@ import numpy as np
 
 from command_line import refuse
 from datasets import Dataset
-from models import minibatches
+from models.shaping import UNDEFENDED, Shaping
+from poisons import victims
 from poisons.steinhardt import slab_program
 from poisons.steinhardt.defences import Defence
 from poisons.steinhardt.hinge import hinge_gradient, hinge_loss
@@ -36,14 +35,12 @@ ITERATIONS, STEP_SIZE = 200, 0.005  # of the release
 POOL_ITERATIONS, POOL_STEP_SIZES = 60, (0.002, 0.005, 0.02)
 CANDIDATES_A_STACK = 8
 HOPELESS = 50  # programs failed before any was solved
-CLIP_NORM = 0.1  # of the second victim; the first is undefended
-SCORING_ROWS = 4000
+VICTIMS = (UNDEFENDED, Shaping.clip(0.1))  # where no shaping is given
 POPULATION = 16  # of CMA-ES
 DIRECTIONS = 40  # principal directions of the clean rows along which CMA-ES varies the model
 MODEL_NORM = 0.2  # of a varied model: but for the margins, only its direction matters to the program
 # Trained, and averaged: the single best epoch of forty is what is published, but a noisy guide
 SCORING_EPOCHS, BEST_EPOCHS = 16, 3
-DRAWS = 32  # different draws of how many copies of each point a batch holds
 
 
 @dataclass(frozen=True)
@@ -56,6 +53,10 @@ class Candidate:
     points: np.ndarray
     shares: np.ndarray
     theta: np.ndarray
+
+    @property
+    def labels(self) -> np.ndarray:
+        return LABELS
 
 
 class Crafter:
@@ -129,7 +130,7 @@ def by_training_loss(crafter: Crafter, radius: float) -> Candidate:
 
 def _train_hinge(crafter: Crafter, candidate: Candidate, radius: float, passes: int = 10) -> tuple[np.ndarray, float]:
     """Regularised dual averaging on clean rows and poisons, a row at a time, as the release scores a set."""
-    copies = counts(candidate.shares, round(crafter.epsilon * len(crafter.x)))
+    copies = victims.counts(candidate.shares, round(crafter.epsilon * len(crafter.x)))
     x = np.concatenate([crafter.x, np.repeat(candidate.points, copies, 0)])
     signs = np.concatenate([crafter.signs, np.repeat(2.0 * LABELS - 1, copies)])
     order = np.random.default_rng(0)
@@ -145,26 +146,21 @@ def _train_hinge(crafter: Crafter, candidate: Candidate, radius: float, passes: 
     return total / scale, total_bias / scale
 
 
-def counts(shares: np.ndarray, total: int) -> np.ndarray:
-    """Whole numbers of sum `total` nearest to shares * total: the largest remainders are rounded up."""
-    exact = shares * total
-    whole = np.floor(exact).astype(int)
-    whole[np.argsort(whole - exact, kind="stable")[: total - whole.sum()]] += 1
-    return whole
-
-
 def by_victim(
-    crafter: Crafter, dataset: Dataset, generations: int, seed: int, show: Callable[[int, float], None]
-) -> Candidate:
+    crafter: Crafter, dataset: Dataset, shaping: Shaping | None, generations: int, seed: int,
+    show: Callable[[int, float], None],
+) -> Candidate:  # fmt: skip
     """The candidate that costs the paper's victim most accuracy on clean training rows: the mean of CMA-ES at its end.
+
+    shaping: the victim's; None: two victims, undefended and under tight clipping.
 
     It varies the direction of the model, as coordinates along the principal directions of the clean rows, and the
     logarithms of the four shares. All candidates of a generation train under one seed, each generation under another:
     no candidate wins by a lucky seed.
     show: called with the generation and the mean score.
     """
-    workers = _workers()
-    victims = Victims(dataset, crafter.epsilon)
+    workers = victims.workers()
+    tried = Victims(dataset, crafter.epsilon, list(VICTIMS) if shaping is None else [shaping])
     directions = np.linalg.eigh(np.cov(crafter.x.T))[1][:, : -DIRECTIONS - 1 : -1].T
     runs = [crafter.dual_averaging(step, math.sqrt(5), POOL_ITERATIONS, 4) for step in POOL_STEP_SIZES]
     models = [theta for run in runs for theta, _, _ in run]
@@ -173,8 +169,8 @@ def by_victim(
 
         def scores(candidates: list[Candidate], seed: int) -> np.ndarray:
             halves = np.array_split(np.arange(len(candidates)), POPULATION // CANDIDATES_A_STACK)
-            found = pool.map(lambda half: victims.scores([candidates[index] for index in half], seed), halves)
-            return np.concatenate(list(found))
+            rated = pool.map(lambda half: tried.scores([candidates[index] for index in half], seed), halves)
+            return np.concatenate(list(rated))
 
         def decode(values: np.ndarray, otherwise: Candidate) -> Candidate:
             theta = values[:DIRECTIONS] @ directions
@@ -202,78 +198,18 @@ def by_victim(
         return decode(strategy.mean, best)
 
 
-@functools.cache
-def _workers() -> int:
-    """How many stacks of victims to train side by side; starts TensorFlow, which must be told so once."""
-    from models import device
-
-    return device.start(None, 2)
-
-
 class Victims:
-    """Trains the paper's victim, undefended and under tight clipping, on the poison sets of many candidates at once."""
+    """The victims of the search, a stack of them a thread."""
 
-    def __init__(self, dataset: Dataset, epsilon: float) -> None:
-        from models import networks
-        from models.shaping import UNDEFENDED, Shaping
-        from models.trainer import Training
-
-        self.training = Training.published(dataset.name, "lr")
-        self.shapings = [UNDEFENDED, Shaping.clip(CLIP_NORM)] * CANDIDATES_A_STACK
-        self.build = lambda seed: networks.build("lr", dataset.shape, dataset.classes, seed)
-        self.epsilon, self.x, self.y = epsilon, dataset.x_train.reshape(len(dataset.x_train), -1), dataset.y_train
-        self.mine = threading.local()
-        chosen = np.random.default_rng(0).permutation(len(self.y))[:SCORING_ROWS]
-        self.scoring = minibatches.Rows.of(self.x[chosen], self.y[chosen], np.zeros(len(chosen), bool), 1)
+    def __init__(self, dataset: Dataset, epsilon: float, shapings: list[Shaping]) -> None:
+        self.arguments, self.mine = (dataset, epsilon, shapings, CANDIDATES_A_STACK), threading.local()
 
     def scores(self, candidates: list[Candidate], seed: int) -> np.ndarray:
-        """For each of at most 8 candidates the sum of both victims' accuracies in their best epochs; lower is stronger.
+        """For each of at most 8 candidates the sum of its victims' accuracies in their best epochs; lower is stronger.
 
         The accuracies are on clean training rows.
         """
-        full = candidates + [candidates[0]] * (CANDIDATES_A_STACK - len(candidates))
-        run = minibatches.Run(self._engine(seed), self._rows(full, seed), self._batches(4 * len(full), seed))
-        epochs = run.epochs(SCORING_EPOCHS)
-        accuracies = [run.engine.hits(self.scoring.x, self.scoring.y).mean(1) for _ in epochs]
-        best = np.sort(accuracies, 0)[-BEST_EPOCHS:].mean(0)
-        return best.reshape(-1, 2).sum(1)[: len(candidates)]
-
-    def _rows(self, candidates: list[Candidate], seed: int) -> minibatches.Rows:
-        """The clean rows, and DRAWS times all points, each with the number of its copies in a batch as its weight."""
-        random = np.random.default_rng(seed)
-        points = np.concatenate([candidate.points for candidate in candidates]).astype(np.float32)
-        weight = np.zeros((DRAWS, len(points), len(self.shapings)), np.float32)
-        for index, candidate in enumerate(candidates):
-            totals = random.binomial(self.training.batch_size, self.epsilon / (1 + self.epsilon), DRAWS)
-            copies = random.multinomial(totals, candidate.shares)
-            weight[:, 4 * index : 4 * index + 4, 2 * index : 2 * index + 2] = copies[..., np.newaxis]
-        everyone = np.ones((len(self.y), len(self.shapings)), np.float32)
-        weight = np.concatenate([everyone, weight.reshape(-1, len(self.shapings))])
-        x = np.concatenate([self.x, np.tile(points, (DRAWS, 1))])
-        labels = np.concatenate([self.y, np.tile(LABELS, DRAWS * len(candidates))])
-        return minibatches.Rows.of(x, labels, np.arange(len(x)) >= len(self.y), len(self.shapings), weight)
-
-    def _batches(self, points: int, seed: int) -> Callable[[minibatches.Rows, int], minibatches.Batches]:
-        """Cuts an epoch: in each batch clean rows that leave room for the poisons, and a random draw of all points."""
-        clean_rows, size = len(self.y), round(self.training.batch_size / (1 + self.epsilon))
-
-        def cut(rows: minibatches.Rows, epoch: int) -> minibatches.Batches:
-            random = np.random.default_rng([seed, epoch])
-            clean = random.permutation(clean_rows)[: clean_rows // size * size].reshape(-1, size)  # whole batches only
-            draws = clean_rows + points * random.integers(DRAWS, size=len(clean))
-            order = np.concatenate([clean, draws[:, np.newaxis] + np.arange(points)], 1).astype(np.int32)
-            starts = order.shape[1] * np.arange(len(order) + 1, dtype=np.int32)
-            places = np.tile(np.arange(order.shape[1], dtype=np.int32), len(order))
-            return minibatches.Batches(order.reshape(-1), starts, np.full(len(clean), size, np.int32), places, epoch)
-
-        return cut
-
-    def _engine(self, seed: int):
-        """This thread's stack of victims, at the initial weights of `seed`."""
-        from models import stack
-
-        if not hasattr(self.mine, "engine"):
-            rate = self.training.learning_rate(self.shapings[0])
-            self.mine.engine = stack.Stack(self.build(seed), self.shapings, self.training.optimizer, rate, seed)
-        self.mine.engine.reset(self.build(seed))
-        return self.mine.engine
+        if not hasattr(self.mine, "victims"):
+            self.mine.victims = victims.Victims(*self.arguments)
+        accuracies = self.mine.victims.accuracies(candidates, seed, SCORING_EPOCHS)
+        return np.sort(accuracies, 0)[-BEST_EPOCHS:].mean(0).sum(1)
