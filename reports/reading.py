@@ -176,6 +176,7 @@ def described(result: Result) -> dict:
     places = (*map(place, (path, path.parent, *source)), "; ".join(map(place, extracts)))
     told = (identity.of(settings), identity.default_set(settings), made_with, identity.of_set(poison))
     about = dict(zip(ABOUT, (*places, *told)))
+    about["seconds"] = result.run.get("wall_seconds", math.nan) / result.run.get("replicas", 1)
     return {**settings, **{f"poison.{name}": value for name, value in poison.items()}, **about}
 
 

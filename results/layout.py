@@ -69,6 +69,16 @@ def crafting_file(attack: str) -> Path:
     return RESULTS / "ipoisoning" / attack / "crafting.csv"
 
 
+def transfer_file() -> Path:
+    """What came of every crafted poison file on every chosen shaping, by few seeds (transfer.py)."""
+    return RESULTS / "matrix" / "transfer.csv"
+
+
+def price_file() -> Path:
+    """The share of poisons that it takes to hold a bad model still, by shaping (price.py)."""
+    return RESULTS / "matrix" / "price.csv"
+
+
 def cell_file(settings: dict) -> Path:
     """The CSV file of the result that has these settings: the one rule of where results lie.
 

@@ -1,0 +1,258 @@
+"""The matrix: every gradient shaping against every attack, those that do not know it and those that do.
+
+A column is an attack and its ratio (the alpha of watermarks, the patch of backdoors). Poisons that were crafted against
+a shaping (`crafted_against`) are adaptive: of an attack and ratio each row counts the worst of those crafted against
+itself and of those crafted against others that are the strongest by other seeds (transfer.py).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from models.kind import UNDEFENDED_TEXT
+from poisons import attacks, poison_set
+from reports import Table, choice, frames
+from reports.reading import Results
+from reports.shapings import rank
+from results import layout
+
+COLLAPSED = 0.1  # so much below the undefended training of the same seed
+WORST = "worst adaptive"
+PLACE = ["dataset", "network", "epochs", "start"]
+ROW, CELL = [*PLACE, "shaping"], [*PLACE, "shaping", "column"]
+COLUMNS = [
+    *PLACE, "shaping", "kind", "chosen", "column", "attack", "ratio", "adaptive", "crafted_against", "measure", "seeds",
+    "diverged", "collapsed", "final_mean", "final_ci95", "best_mean", "best_ci95", "gain_mean", "gain_ci95", "seconds",
+    "finals", "gains", "seed_numbers", "why", "command", "source",
+]  # fmt: skip
+ROW_COLUMNS = [
+    *PLACE, "shaping", "kind", "chosen", "held_out_mean", "chosen_by_halves", "clean_price_mean", "clean_price_ci95",
+    "oblivious_gain_mean", "oblivious_gain_ci95", "oblivious_gain_worst", "oblivious_worst_column",
+    "adaptive_gain_worst", "adaptive_worst_column", "attack_note", "price", "rank",
+]  # fmt: skip
+
+
+def tables(results: Results) -> list[Table]:
+    """The tables matrix, a line a cell, and matrix_rows, a line a shaping; none where no kinds were compared."""
+    runs = runs_of(results)
+    if runs.empty:
+        return []
+    measured = choice.measured(results)
+    picked = set(choice.chosen(measured).shaping)
+    cells = cells_of(runs)
+    cells = pd.concat([cells, worst_of(cells)], ignore_index=True)
+    cells["kind"], cells["chosen"] = cells.shaping.map(choice.kind_of), cells.shaping.isin(picked)
+    rows = rows_of(cells, measured)
+    order = {
+        name: number
+        for number, name in enumerate(dict.fromkeys(cells.sort_values(["adaptive", "attack", "ratio"]).column))
+    }
+    cells = cells.assign(place=cells.column.map(order))
+    cells = cells.sort_values([*PLACE, "shaping", "place"], key=rank)
+    return [Table("matrix", COLUMNS, cells), Table("matrix_rows", ROW_COLUMNS, rows.sort_values(ROW, key=rank))]
+
+
+# --- trainings: a line for each shaping, poison set and seed ---
+
+
+def runs_of(results: Results) -> pd.DataFrame:
+    """The trainings that the matrix is made of, with column, crafted_against, measure, value, best and command: of the
+    paper's batch size and rate, with the kept baseline, of shapings whose training on clean rows is there for the same
+    seed, at places where another kind than clipping was trained.
+    """
+    cells = results.trainings.cells
+    cells = cells[cells.eval("engine == 'stack' and batch_size == paper_batch_size and at_rate and baseline == 'kept'")]
+    known = {key: column_of(*key) for key in zip(cells.attack, cells.poison, cells.poison_set, cells.dataset)}
+    named = pd.DataFrame(known.values(), pd.MultiIndex.from_tuples(known), ["column", "value", "crafted_against"])
+    named.index.names = ["attack", "poison", "poison_set", "dataset"]
+    cells = cells.join(named, on=named.index.names).dropna(subset=["column"])
+    clean = cells.loc[cells.attack == poison_set.NONE, [*PLACE, "shaping", "seed"]]
+    cells = cells.merge(clean)
+    others = cells[~cells.shaping.map(choice.kind_of).isin(["clip", UNDEFENDED_TEXT])]
+    cells = cells.merge(others[[*PLACE, "column", "seed"]].drop_duplicates())
+    success = [name for name in cells if name in ("final_backdoor_acc_other_classes",)]
+    succeeds = cells[success[0]].notna() if success else pd.Series(False, cells.index)
+    cells["measure"] = np.where(succeeds, "success", "accuracy")
+    cells["final"] = cells[success[0]].where(succeeds, cells.final_acc) if success else cells.final_acc
+    cells["best"] = cells.best_acc.where(~succeeds)
+    return cells.sort_values("seed")
+
+
+def column_of(attack: str, poison: str, name: str, dataset: str) -> tuple:
+    """The column of a poison set, its value (ratio, alpha or patch), and the shaping that it was crafted against; None
+    where anything else about the set is unusual.
+    """
+    if attack == poison_set.NONE:
+        return attack, 0.0, ""
+    known = attacks().get(attack)
+    varied = next((option.name for option in known.options if option.many), None) if known else None
+    settings = dict(part.partition("=")[::2] for part in poison.split(" ")) if poison else {}
+    if varied is None or varied not in settings or settings.get("task", "pairs_of_100") != "pairs_of_100":
+        return None, None, None
+    usual = {option.name: option.default for option in known.options if option.name not in (varied, "shaping", "seed")}
+    if any(str(settings.get(option, default)) != str(default) for option, default in usual.items()):
+        return None, None, None
+    against = settings.get("shaping", "")
+    return f"{attack} {float(settings[varied]):g}", float(settings[varied]), against
+
+
+def command_of(run: pd.Series) -> str:
+    """The shell line that makes a training again."""
+    files = poison_set.NONE
+    if run.attack != poison_set.NONE:
+        against = f" --against '{run.crafted_against}'" if run.crafted_against else ""
+        word = f"{run.attack}:{run.value:g}"
+        files = f"$(python3 -m poisons --sets {word}{against} --dataset {run.dataset} --seed {run.seed:.0f})"
+    again = " --retrain" * (run.start == "retrain")
+    epochs = "" if run.epochs == run.paper_epochs else f" --epochs {run.epochs:.0f}"
+    return (
+        f"python3 train.py --dataset {run.dataset} --network {run.network} --poison {files} --seed {run.seed:.0f}"
+        f" --shaping '{run.shaping}'{again}{epochs}"
+    )
+
+
+# --- cells ---
+
+
+def cells_of(runs: pd.DataFrame) -> pd.DataFrame:
+    """A line for each shaping and column: of adaptive columns the worst of the poison sets that were tried."""
+    groups = runs.groupby([*CELL, "crafted_against"], as_index=False, dropna=False)
+    means = groups.agg(mean=("final", lambda values: values.fillna(0).mean()), measure=("measure", "first"))
+    means["harm"] = means["mean"].where(means.measure == "success", -means["mean"])
+    worst = means.sort_values(["harm", "crafted_against"]).drop_duplicates(CELL, keep="last")
+    runs = runs.merge(worst[[*CELL, "crafted_against"]])
+    alone = runs[runs.shaping == UNDEFENDED_TEXT].set_index([*PLACE, "column", "seed"]).final
+    runs = runs.join(alone.rename("alone"), on=[*PLACE, "column", "seed"])
+    runs["gain"] = (runs.final - runs.alone) * np.where(runs.measure == "success", -1, 1)
+    runs["fell"] = ((runs.gain < -COLLAPSED) | runs.diverged.astype(bool)).astype(float)
+    runs["command"] = runs.apply(command_of, axis=1)
+    groups = runs.sort_values("seed").groupby(CELL)
+    frame = groups.agg(
+        attack=("attack", "first"), ratio=("value", "first"), crafted_against=("crafted_against", "first"),
+        measure=("measure", "first"), seeds=("seed", "size"), diverged=("diverged", "sum"), collapsed=("fell", "mean"),
+        seconds=("seconds", "mean"), finals=("final", spelled), gains=("gain", spelled),
+        seed_numbers=("seed", lambda values: " ".join(f"{value:.0f}" for value in values)),
+        command=("command", "first"), source=("source", frames.sources),
+    )  # fmt: skip
+    frame = frame.join(frames.over_seeds(groups, ["final", "best", "gain"])).reset_index()
+    frame["adaptive"] = np.where(
+        frame.crafted_against == "", "", np.where(frame.crafted_against == frame.shaping, "own", "transfer")
+    )
+    frame["why"] = [reason(*values) for values in zip(frame.seeds, frame.diverged, frame.collapsed)]
+    return frame.round({"collapsed": 4, "seconds": 3})
+
+
+def spelled(values: pd.Series) -> str:
+    return " ".join(f"{value:.4f}" for value in values)
+
+
+def reason(seeds: int, diverged: int, collapsed: float) -> str:
+    """Why a cell failed, for some of its seeds; empty where it did not."""
+    if diverged:
+        return f"{diverged:.0f} of {seeds} seeds diverged: weights that are no numbers"
+    if collapsed > 0:
+        return f"{collapsed * seeds:.0f} of {seeds} seeds fell more than {100 * COLLAPSED:.0f} points below undefended"
+    return ""
+
+
+def worst_of(cells: pd.DataFrame) -> pd.DataFrame:
+    """For each shaping and ratio the worst of all adaptive columns, as a column of its own: its accuracy, and its gain
+    over the worst that the undefended row comes to.
+    """
+    adaptive = cells[cells.adaptive != ""]
+    if adaptive.empty:
+        return adaptive
+    worst = adaptive.sort_values(["final_mean", "column"]).drop_duplicates([*ROW, "ratio"])
+    alone = worst[worst.shaping == UNDEFENDED_TEXT].set_index([*PLACE, "ratio"]).finals
+    worst = worst.join(alone.rename("alone"), on=[*PLACE, "ratio"]).dropna(subset=["alone"])
+    why = [f"by {name}, crafted against {against}" for name, against in zip(worst.column, worst.crafted_against)]
+    worst = worst.assign(column=[f"{WORST} {ratio:g}" for ratio in worst.ratio], why=why, attack=WORST)
+    gains = [np.subtract(*(np.array(text.split(), float) for text in pair)) for pair in zip(worst.finals, worst.alone)]
+    worst["gains"] = [" ".join(f"{value:.4f}" for value in values) for values in gains]
+    worst["gain_mean"] = [round(values.mean(), 4) for values in gains]
+    worst["gain_ci95"] = [interval(values) for values in gains]
+    return worst.drop(columns="alone")
+
+
+def interval(values: np.ndarray) -> float:
+    """Half the width of the 95% interval of a mean (Student's t); NaN for fewer than three values."""
+    if len(values) < 3:
+        return np.nan
+    return round(float(stats.t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values))), 4)
+
+
+# --- rows ---
+
+
+def rows_of(cells: pd.DataFrame, measured: pd.DataFrame) -> pd.DataFrame:
+    """A line for each shaping: price on clean rows, mean and worst gains, and the rank of the chosen ones."""
+    halves = [choice.chosen(measured, name).set_index([*choice.PLACE, "kind"]).shaping for name in choice.MEASURES[1:]]
+    price = prices()
+    lines = []
+    for key, group in cells.groupby(ROW, sort=False):
+        place, text = key[:-1], key[-1]
+        kind, mine = group.kind.iloc[0], group.set_index("column")
+        oblivious = mine[(mine.adaptive == "") & (mine.attack != poison_set.NONE)]
+        adaptive = mine[(mine.adaptive != "") & (mine.attack != WORST)]
+        per_seed = [np.array(text.split(), float) for text in oblivious.gains]
+        mean = np.mean(per_seed, 0) if per_seed and len({len(values) for values in per_seed}) == 1 else np.array([])
+        by_halves = [half.get((*place[:3], kind)) for half in halves]
+        lines.append({
+            **dict(zip(ROW, key)), "kind": kind, "chosen": mine.chosen.iloc[0],
+            "chosen_by_halves": "agree" if by_halves[0] == by_halves[1] else " and ".join(map(str, by_halves)),
+            "clean_price_mean": -mine.gain_mean.get(poison_set.NONE, np.nan),
+            "clean_price_ci95": mine.gain_ci95.get(poison_set.NONE, np.nan),
+            "oblivious_gain_mean": round(mean.mean(), 4) if len(mean) else np.nan,
+            "oblivious_gain_ci95": interval(mean),
+            **worst_gain("oblivious", oblivious), **worst_gain("adaptive", adaptive),
+            "attack_note": note_of(oblivious, adaptive), "price": price.get(text, np.nan),
+        })  # fmt: skip
+    rows = pd.DataFrame(lines)
+    held_out = measured.set_index([*choice.PLACE, "shaping"])[choice.MEASURES[0]].rename("held_out_mean").round(4)
+    return ranked(rows.join(held_out, on=[*choice.PLACE, "shaping"]))
+
+
+def worst_gain(of: str, cells: pd.DataFrame) -> dict:
+    known = cells.gain_mean.dropna()
+    worst = known.idxmin() if len(known) else None
+    return {f"{of}_gain_worst": known.get(worst, np.nan), f"{of}_worst_column": worst or ""}
+
+
+def note_of(oblivious: pd.DataFrame, adaptive: pd.DataFrame) -> str:
+    """Where adaptive attacks of a ratio cost a row less than an attack of that ratio which knows nothing of it."""
+    notes = []
+    for ratio, mine in adaptive.groupby("ratio"):
+        others = oblivious[
+            (oblivious.ratio == ratio) & (oblivious.measure == "accuracy") & (oblivious.attack != "collision")
+        ]
+        if len(others) and mine.final_mean.min() > others.final_mean.min():
+            weakest, other = mine.final_mean.idxmin(), others.final_mean.idxmin()
+            notes.append(
+                f"failed as attacks at {ratio:g}: {weakest} leaves {mine.final_mean.min():.3f},"
+                f" {other} {others.final_mean.min():.3f}"
+            )
+    return "; ".join(notes)
+
+
+def ranked(rows: pd.DataFrame) -> pd.DataFrame:
+    """Rows with the rank of the chosen ones by their mean gain over the oblivious columns: 1 and the number of rows
+    whose interval lies wholly above; overlapping ones tie.
+    """
+    low, high = rows.oblivious_gain_mean - rows.oblivious_gain_ci95, rows.oblivious_gain_mean + rows.oblivious_gain_ci95
+    ranks = []
+    for index, row in rows.iterrows():
+        rivals = rows.chosen & (rows[PLACE] == row[PLACE]).all(axis=1)
+        known = row.chosen and not np.isnan(high[index])
+        ranks.append(1 + int((low[rivals] > high[index]).sum()) if known else np.nan)
+    return rows.assign(rank=ranks)
+
+
+def prices() -> dict[str, float]:
+    """The prices that price.py found, by shaping; none where it has not run."""
+    path = layout.price_file()
+    if not path.exists():
+        return {}
+    found = pd.read_csv(path, dtype={"shaping": str})
+    return dict(zip(found.shaping, found.price))
