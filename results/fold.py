@@ -4,7 +4,7 @@
     python3 -m results.fold
 
 Every result below the results folder that is whole becomes a line of a runs.csv: its settings, seconds and checksums.
-CSV files of the paper's seed stay where they are, those of other seeds become lines of seeds.csv, targets lines of
+CSV files of the paper's own sweeps stay where they are, those of other seeds and attacks become lines of seeds.csv, targets lines of
 trials.csv, quantiles over single examples lines of examples.csv. A sweep that goes on, the
 analyses and the report read both forms alike, so this may be done at any time, but not while a sweep is running, and a
 kill in the middle of it loses nothing: the same command again finishes it.
@@ -65,10 +65,10 @@ def fold(runs: Path, results: list[Result]) -> None:
     kept = folded.headers_agree(results)
     folded.write(runs, kept)
     whole, _ = folded.read(runs)
-    for result in loose:
+    for result in results:
         if result.path not in whole or whole[result.path].run != result.run:
             continue
-        layout.run_file(result.path).unlink()
+        layout.run_file(result.path).unlink(missing_ok=True)
         for name in layout.folded_files(result.path, result.settings["seed"]):
             result.path.with_name(name).unlink(missing_ok=True)
         for folder in (result.path.parent, result.path.parent.parent):

@@ -85,22 +85,23 @@ def _read(runs: Path) -> tuple[dict[Path, tuple | None], dict[Path, Result], lis
         try:
             number, run = line["run"], _unflattened(line)
             moved = layout.folded_files(path, run["settings"]["seed"])
-            texts = {}
+            texts, source = {}, path
             for name, digest in run["results"].items():
-                if name in moved:
-                    table = moved[name]
+                kept, table = path.with_name(name), moved.get(name)
+                if table is not None:
                     stamps.setdefault(table, _stamp(table))
                     if table not in tables:
                         tables[table] = _lines_by_run(table)
                     header, lines = tables[table]
+                if table is not None and (number in lines or not kept.exists()):
                     texts[name] = "".join(part + "\n" for part in (header, *lines.get(number, ())))
-                else:
-                    kept = path.with_name(name)
+                    source = table if name == path.name else source
+                else:  # also one that an earlier rule left where it was
                     stamps[kept] = _stamp(kept)
                     texts[name] = kept.read_text()
                 if text_sha256(texts[name]) != digest:
                     raise ValueError(f"{name} is cut off or altered, its SHA-256 is not the one in {runs.name}")
-            found[path] = Result(path, run, texts, moved.get(path.name, path))
+            found[path] = Result(path, run, texts, source)
         except (OSError, KeyError, TypeError, ValueError, AttributeError) as error:
             known = isinstance(error, ValueError) and not isinstance(error, UnicodeDecodeError)
             damaged.append(

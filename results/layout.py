@@ -25,6 +25,7 @@ SEED = 215  # the paper's; other seeds are named in the folder, so that they nev
 EPSILON_BUDGET, DELTA = 1000.0, 1e-5
 TARGET_CLASS, RETRAIN_EPOCHS = 4, 50  # of targeted attacks, the paper's; others are named in the folder
 
+PAPERS_ATTACKS = ("label-flips", "slabs")  # of its indiscriminate sweep
 ATTACK_RESULTS = "attack_results.csv"
 ANALYSIS_RESULTS = "analysis_results.csv"
 RUN = "run.json"
@@ -147,12 +148,13 @@ def folded_files(path: Path, seed: int) -> dict[str, Path]:
 
     Those that are not named stay where they are.
 
-    The CSV files of the paper's seed stay.
+    The CSV files of the paper's own sweeps stay: of its seed and attacks.
     """
     if path.name == ANALYSIS_RESULTS:
         return {PER_EXAMPLE: runs_file(path).with_name("examples.csv")}
     if path.name == ATTACK_RESULTS:
-        return {} if seed == SEED else {ATTACK_RESULTS: runs_file(path).with_name("seeds.csv")}
+        papers = seed == SEED and runs_file(path).parent.name in PAPERS_ATTACKS
+        return {} if papers else {ATTACK_RESULTS: runs_file(path).with_name("seeds.csv")}
     return {path.name: path.with_name("trials.csv")}
 
 
