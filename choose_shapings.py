@@ -16,8 +16,7 @@ import datasets
 from command_line import COUNT, Parser, refuse, run
 from models.kind import add_file_option
 from models.protocols import NETWORKS, protocol
-from reports import choice, reading
-from reports.shapings import rank
+from reports import choice, frames, reading
 from results import layout
 
 
@@ -41,7 +40,7 @@ def main() -> None:
             f"--dataset {options.dataset}: no training of {options.network} on clean rows alone is finished; run"
             " train.py --poison none with undefended and other shapings first"
         )
-    print(*found.sort_values("shaping", key=rank).shaping, sep="\n")
+    print(*found.sort_values("shaping", key=frames.by_kind).shaping, sep="\n")
 
 
 if __name__ == "__main__":

@@ -12,7 +12,8 @@ Reads results/ and models/ (never TensorFlow), compares with results/published/,
     results/tables/gradients.csv         every gradient analysis: poison norm, norm ratio and cosine, published too
     results/tables/insertion.csv         every backdoor: clean accuracy and attack success, reached and published
     results/tables/tpoisoning.csv        every targeted attack: targets tried and hit, poisons needed, published too
-    results/tables/shapings.csv          every kind of gradient shaping, on clean rows and under attacks, seed by seed
+    results/matrix.html                  the page of the matrix: every gradient shaping against every attack
+    results/tables/matrix.csv            its cells, seed by seed; matrix_rows.csv: its rows, summed up
     results/tables/models.csv            every clean model: accuracy and epsilon, reached and published
     results/tables/other_*.csv           trainings, gradients, targeted, models: what is not of the paper's protocol
     results/figures/*.png and .pdf       the figures
@@ -25,10 +26,24 @@ import sys
 
 from command_line import Parser, run
 from models.kind import add_file_option
-from reports import Table, claims, clean_models, figures, gradients, indiscriminate, page, reading, shapings, targeted
+from reports import (
+    Table,
+    claims,
+    clean_models,
+    figures,
+    gradients,
+    indiscriminate,
+    matrix,
+    matrix_page,
+    matrix_verdicts,
+    page,
+    reading,
+    targeted,
+)
 from results import layout
 
-PARTS = (indiscriminate, gradients, targeted, clean_models, shapings)
+MATRIX = ("matrix", "matrix_rows")  # a page of their own
+PARTS = (indiscriminate, gradients, targeted, clean_models, matrix)
 
 
 def main() -> None:
@@ -42,11 +57,17 @@ def main() -> None:
     for table in tables:
         table.write()
     drawn = figures.draw_all({table.name: table for table in tables}, results)
-    path = page.write(tables, judged, drawn, results)
+    path = page.write([table for table in tables if table.name not in MATRIX], judged, drawn, results)
+    found = {table.name: table for table in tables if table.name in MATRIX}
+    if found:
+        verdicts = matrix_verdicts.judge(*(found[name] for name in MATRIX))
+        of_matrix = matrix_page.write(*(found[name].frame for name in MATRIX), verdicts, results.versions)
     for file, why in results.left_out:
         print(f"left out: {layout.RESULTS / file} ({why})", file=sys.stderr)
     print_summary(tables, judged)
     print(f"\ntables: {layout.tables()}\nfigures: {layout.figures()}\npage: {path}")
+    if found:
+        print(f"matrix: {of_matrix}")
 
 
 def print_summary(tables: list[Table], judged: list[dict]) -> None:

@@ -42,7 +42,7 @@ def draw_all(tables: dict[str, Table], results: Results) -> list[Figure]:
         (Figure("examples", "a", "analysis/**/{sextracts_epoch,examples}.csv"), draw_examples),
         (Figure("targets_hit", "de", "tables/tpoisoning.csv"), draw_targets),
         (Figure("poisons_needed", "e", "tpoisoning/clean-labels/multipoison/**/{attack_w_*,trials}.csv"), draw_needed),
-        (Figure("shapings", "", "tables/shapings.csv"), draw_shapings),
+        (Figure("matrix", "", "tables/matrix.csv"), draw_matrix),
         (Figure("poisons", "", "datasets/; analysis/tpoisoning/**/poison.csv"), poison_pictures.draw),
     ]
     for figure, draw in drawings:
@@ -94,30 +94,27 @@ def draw_indiscriminate(attack: str, tables: dict[str, Table], _: Results):
     return figure
 
 
-def draw_shapings(tables: dict[str, Table], _: Results):
-    """Final accuracy of every seed by shaping, a panel for each attack at a ratio: of the binary subtask where it is
-    there, else of the first data set and network.
-    """
-    if "shapings" not in tables:
+def draw_matrix(tables: dict[str, Table], _: Results):
+    """The chosen rows of the matrix: gain in points by shaping and column, of the binary subtask where it is there."""
+    if "matrix" not in tables:
         return None
-    rows = tables["shapings"].frame
-    usual = rows[(rows.dataset == layout.SUBTASK) & (rows.network == "lr")]
-    first = (usual if len(usual) else rows).iloc[0]
-    rows = rows[(rows.dataset == first.dataset) & (rows.network == first.network)]
-    order = list(dict.fromkeys(rows.shaping))[::-1]
-    columns = list(rows.groupby(["attack", "ratio"], sort=False))
-    figure, (axes,) = plotting.panels(len(columns), width=2.6, height=0.8 + 0.17 * len(order))
-    for axis, ((attack, ratio), found) in zip(axes, columns):
-        for row in found.itertuples():
-            place, finals = order.index(row.shaping), np.array(row.final_accs.split(), float)
-            axis.plot(finals, np.full(len(finals), place), "o", ms=3, mfc="none", mew=0.7, color=plotting.COLOURS[1])
-            axis.plot(np.nanmean(finals), place, "|", ms=9, mew=1.8, color=plotting.COLOURS[0])
-        alone = found.final_acc_mean[found.shaping == "undefended"]
-        for value in alone:
-            axis.axvline(value, color="0.5", ls=":", lw=1)
-        axis.set(title="clean rows" if attack == "none" else f"{attack} {ratio:g}", xlabel="final test accuracy")
-        axis.set_yticks(range(len(order)), order if axis is axes[0] else [])
-        axis.set_ylim(-0.7, len(order) - 0.3)
+    cells = tables["matrix"].frame.query("chosen and shaping != 'undefended'")
+    usual = cells[(cells.dataset == layout.SUBTASK) & (cells.network == "lr")]
+    cells = usual if len(usual) else cells
+    if cells.empty:
+        return None
+    cells = cells.sort_values("adaptive", key=lambda column: column != "", kind="stable")
+    gains = 100 * cells.pivot_table("gain_mean", "shaping", "column", sort=False)
+    figure, ((axis,),) = plotting.panels(1, width=1.6 + 0.55 * gains.shape[1], height=1.2 + 0.22 * len(gains))
+    axis.imshow(gains, cmap="RdBu", vmin=-10, vmax=10, aspect="auto")
+    for (row, column), gain in np.ndenumerate(gains.to_numpy()):
+        if np.isfinite(gain):
+            colour = "white" if abs(gain) > 6 else "black"
+            axis.text(column, row, f"{gain:+.1f}", ha="center", va="center", fontsize=6, color=colour)
+    axis.set_xticks(range(gains.shape[1]), gains.columns, rotation=60, ha="right")
+    axis.set_yticks(range(len(gains)), gains.index)
+    axis.tick_params(length=0)
+    axis.grid(False)
     return figure
 
 

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from models.kind import KINDS, UNDEFENDED_TEXT
 from models.protocols import NETWORKS, PROTOCOLS
 from models.shaping import UNDEFENDED, Shaping, shaping
 from results import layout
@@ -45,6 +46,22 @@ def in_order(frame: pd.DataFrame, columns: list[str]) -> pd.DataFrame:
         return column.map(ORDERS[column.name].index) if column.name in ORDERS else column.replace(np.inf, -1)
 
     return frame.sort_values(columns, key=rank)
+
+
+def by_kind(column: pd.Series) -> pd.Series:
+    """Undefended, then the kinds in the order in which they are registered; other columns as they are."""
+    if column.name != "shaping":
+        return column
+    known = list(KINDS)
+
+    def place(text: str) -> tuple:
+        name = text.split(":")[0].split("@")[0].split("+")[0]
+        plain = "clip" if name[0].isdigit() else name
+        number = known.index(plain) if plain in known else -1 if name == UNDEFENDED_TEXT else len(known)
+        return ("@" in text, "+" in text, number, text)
+
+    order = {text: number for number, text in enumerate(sorted(column.unique(), key=place))}
+    return column.map(order)
 
 
 def over_seeds(groups, columns: list[str]) -> pd.DataFrame:

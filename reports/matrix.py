@@ -15,11 +15,11 @@ from models.kind import UNDEFENDED_TEXT
 from poisons import attacks, poison_set
 from reports import Table, choice, frames
 from reports.reading import Results
-from reports.shapings import rank
 from results import layout
 
 COLLAPSED = 0.1  # so much below the undefended training of the same seed
 WORST = "worst adaptive"
+PAPERS = [UNDEFENDED_TEXT, "clip", f"clip {choice.NOISE}"]  # kinds that the paper's sweeps train
 PLACE = ["dataset", "network", "epochs", "start"]
 ROW, CELL = [*PLACE, "shaping"], [*PLACE, "shaping", "column"]
 COLUMNS = [
@@ -50,8 +50,8 @@ def tables(results: Results) -> list[Table]:
         for number, name in enumerate(dict.fromkeys(cells.sort_values(["adaptive", "attack", "ratio"]).column))
     }
     cells = cells.assign(place=cells.column.map(order))
-    cells = cells.sort_values([*PLACE, "shaping", "place"], key=rank)
-    return [Table("matrix", COLUMNS, cells), Table("matrix_rows", ROW_COLUMNS, rows.sort_values(ROW, key=rank))]
+    cells = cells.sort_values([*PLACE, "shaping", "place"], key=frames.by_kind)
+    return [Table("matrix", COLUMNS, cells), Table("matrix_rows", ROW_COLUMNS, rows.sort_values(ROW, key=frames.by_kind))]
 
 
 # --- trainings: a line for each shaping, poison set and seed ---
@@ -70,7 +70,7 @@ def runs_of(results: Results) -> pd.DataFrame:
     cells = cells.join(named, on=named.index.names).dropna(subset=["column"])
     clean = cells.loc[cells.attack == poison_set.NONE, [*PLACE, "shaping", "seed"]]
     cells = cells.merge(clean)
-    others = cells[~cells.shaping.map(choice.kind_of).isin(["clip", UNDEFENDED_TEXT])]
+    others = cells[~cells.shaping.map(choice.kind_of).isin(PAPERS)]
     cells = cells.merge(others[[*PLACE, "column", "seed"]].drop_duplicates())
     success = [name for name in cells if name in ("final_backdoor_acc_other_classes",)]
     succeeds = cells[success[0]].notna() if success else pd.Series(False, cells.index)

@@ -21,7 +21,7 @@ from matplotlib.ticker import FixedLocator
 from files import writing
 from models.kind import UNDEFENDED_TEXT
 from poisons import poison_set
-from reports.shapings import COLLAPSED
+from reports.matrix import COLLAPSED
 from results import layout, plotting
 
 HERE = Path(__file__).parent

@@ -9,7 +9,7 @@ from pathlib import Path
 import jinja2
 
 from files import writing
-from reports import VERDICTS, Table, clean_models, gradients, indiscriminate, shapings, targeted
+from reports import VERDICTS, Table, clean_models, gradients, indiscriminate, targeted
 from reports.figures import SWEPT, Figure
 from reports.reading import Results, place
 from results import layout
@@ -30,7 +30,7 @@ def write(tables: list[Table], claims: list[dict], figures: list[Figure], result
         pictures={name: base64.b64encode(content).decode() for name, content in drawn.items()},
         published=sorted(map(place, layout.PUBLISHED.glob("*.csv"))), sorter=SORTER.read_text(),
         results=folder if not folder.startswith("..") else str(layout.RESULTS), verdicts=VERDICTS, swept=SWEPT,
-        clean_models=clean_models, gradients=gradients, indiscriminate=indiscriminate, shapings=shapings,
+        clean_models=clean_models, gradients=gradients, indiscriminate=indiscriminate,
         targeted=targeted, seed=layout.SEED,
     )  # fmt: skip
     path = layout.RESULTS / "report.html"
