@@ -4,9 +4,10 @@
 #   ./compare_shapings.sh subtask 0        0 is the CUDA device; without a GPU the CPU is used
 #
 # Stages, each of which needs those before it:
-#   oblivious    SHAPINGS against poisons that were made without regard to them, AGAINST; about 14 minutes on 2 cores
+#   oblivious    SHAPINGS against poisons that were made without regard to them, AGAINST
 #   crafting     poisons against each of the shapings that choose_shapings.py chooses by what they do on clean rows, ADAPTIVE
-#   transfer     each of those poison files against each chosen shaping, by one seed: results/matrix/transfer.csv
+#   transfer     each of those poison files against each chosen shaping, by two seeds of its own: results/matrix/transfer.csv; and the price
+#                of a bad model under each: results/matrix/price.csv
 #   final        the chosen shapings against the files that are the strongest against any of them
 # `adaptive` means the last three. All shapings of a poison set and seed train as one stack, for 40 epochs on the subtask.
 #
@@ -20,7 +21,7 @@
 #
 # With TOTPROCS in the environment of this script, too, they are run at once. A lost task is made up for by running the array again, or this
 # script without WRITE: what is finished is not run again.
-# Results: results/ipoisoning/<attack>/<poison set>/<model>/attack_results.csv, and results/tables/shapings.csv by report.py.
+# Results: results/ipoisoning/<attack>/<poison set>/<model>/attack_results.csv; report.py makes results/matrix.html of them.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 
@@ -30,20 +31,29 @@ if [[ $# -ne 2 ]]; then
 fi
 case $1 in
     subtask | fashion_mnist_3_4.1.0)
-        against="none label-flips:0.4 slabs-own:0.1 slabs-own:0.4" network=lr trusted=trusted:100 stages="oblivious adaptive" ;;
-    fashion_mnist) against="none label-flips:0.4" network=shallow-mlp trusted="" stages=oblivious ;;
-    *) against="none label-flips:0.4" network=lr trusted="" stages=oblivious ;;
+        against="none label-flips:0.1 label-flips:0.4 adversarial-flips:0.1 slabs:0.1 slabs:0.4 slabs-release:0.1 slabs-release:0.4
+            minmax:0.3 collision:1.0"
+        network=lr stages="oblivious adaptive" ;;
+    fashion_mnist) against="none label-flips:0.4 insertion:4" network=shallow-mlp stages=oblivious ;;
+    *) against="none label-flips:0.4" network=lr stages=oblivious ;;
 esac
-shapings="undefended 4 1 0.1 clip-layers:1 auto-s:0.01 auto-v psac:1:0.1 quantile-clip:0.5:0.2:1 drop-norm:0.1
-    trim-loss:0.1 trim-loss:0.3 phuber:10 phuber:2 gce:0.7 linear
-    geometric-median:0.1:0 geometric-median:0.1:10 multi-krum:0.3:0 multi-krum:0.3:30 sever:0.3
-    median-of-means:10 trimmed-mean:0.3:30 centered-clip:1 cosine:0 running-cosine:0:0.9 $trusted
-    abl:0.5:10:0.01 epic:0.2:5:20 clip:1@5,phuber:2 clip:1@5,linear phuber:2+clip:1"
-adaptive="gradient-canceling:0.03 gradient-canceling:0.1 model-targeted:0.03 model-targeted:0.1 slabs:0.1 slabs:0.4"
+# of each kind some values, as train.py --shaping takes them; which of a kind is chosen for the adaptive stages, choose_shapings.py says
+shapings="undefended 4 1 0.1 1:0.01 1:0.1 1:1 clip-layers:4 clip-layers:1 clip-layers:0.1
+    auto-s:1 auto-s:0.1 auto-s:0.01 auto-v psac:1:1 psac:1:0.1 psac:1:0.01
+    quantile-clip:0.9:0.2:1 quantile-clip:0.7:0.2:1 quantile-clip:0.5:0.2:1 drop-norm:0.02 drop-norm:0.1 drop-norm:0.3
+    trim-loss:0.02 trim-loss:0.1 trim-loss:0.3 phuber:10 phuber:4 phuber:2 gce:0.3 gce:0.5 gce:0.7 linear
+    geometric-median:0.1:10 geometric-median:0.1:30 geometric-median:0.1:0 multi-krum:0.1:30 multi-krum:0.3:30 multi-krum:0.5:30
+    median-of-means:5 median-of-means:10 median-of-means:30 trimmed-mean:0.1:30 trimmed-mean:0.3:30 trimmed-mean:0.45:30
+    cosine:-0.5 cosine:-0.2 cosine:0 running-cosine:-0.5:0.9 running-cosine:-0.2:0.9 running-cosine:0:0.9
+    sever:0.02 sever:0.1 sever:0.3 centered-clip:10 centered-clip:1 centered-clip:0.1
+    abl:0.5:10:0.01 abl:0.5:10:0.05 abl:0.5:10:0.1 epic:0.1:10:10 epic:0.2:10:10 epic:0.3:10:10
+    phuber:10+clip:1 phuber:4+clip:1 phuber:2+clip:1 clip:1@5,phuber:10 clip:1@5,phuber:4 clip:1@5,phuber:2"
+[[ $network != lr || $stages == oblivious ]] || shapings+=" trusted:200 trusted:100 trusted:20"      # with held-out rows
+adaptive="gradient-canceling:0.03 gradient-canceling:0.1 model-targeted:0.03 model-targeted:0.1 slabs-own:0.1 slabs-own:0.4"
 
 # Settings; each can be given in the environment, e.g. STAGES=oblivious SHAPINGS="4 phuber:2" SEEDS="1 2" ./compare_shapings.sh subtask 0
 read -ra STAGES <<< "${STAGES:-$stages}"
-read -ra AGAINST <<< "${AGAINST:-$against}"                   # attack:ratio, and none: the clean rows alone
+read -ra AGAINST <<< "$(tr '\n' ' ' <<< "${AGAINST:-$against}")"     # attack:ratio (alpha, patch), and none: the clean rows alone
 read -ra SHAPINGS <<< "$(tr '\n' ' ' <<< "${SHAPINGS:-$shapings}")"
 read -ra ADAPTIVE <<< "${ADAPTIVE:-$adaptive}"                # attack:ratio
 read -ra SEEDS <<< "${SEEDS:-1 2 3 4 5 6 7 8 9 10}"
@@ -119,7 +129,7 @@ for stage in "${stages[@]}"; do
         crafting)
             choose
             if [[ -z $WRITE ]]; then                          # side by side: a single one leaves half of two cores idle
-                printf '%s\0' "${chosen[@]}" | xargs -0 -P "$(nproc)" -I {} "$PYTHON" -m poisons "${crafting[@]}" --against {} > /dev/null
+                printf '%s\0' "${chosen[@]}" | xargs -0 -P "$(nproc)" -I {} "$PYTHON" -m poisons "${crafting[@]}" --against {} > /dev/null || exit 1
                 continue
             fi
             for shaping in "${chosen[@]}"; do
@@ -127,6 +137,7 @@ for stage in "${stages[@]}"; do
             done ;;
         transfer)
             craft
+            [[ -n $WRITE ]] || "$PYTHON" price.py --dataset "$1" --shaping "${chosen[@]}"
             task "every poison file against every chosen shaping" "${transfer[@]}" --shaping "${chosen[@]}" --poison "${crafted[@]}" ;;
         final)
             craft

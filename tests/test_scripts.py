@@ -271,6 +271,7 @@ CHOSEN = "4 clip:1@5,phuber:2"
 CHOOSE = f"choose_shapings.py {MODEL} --epochs 3"
 CRAFT = "-m poisons --dataset mine --sets a:1 b:2 --against"
 TRANSFER = f"transfer.py {MODEL} --shaping {CHOSEN} --poison {files_of('a:1 b:2', CHOSEN)}"
+PRICE = f"price.py --dataset mine --shaping {CHOSEN}"
 TRAINING = f"train.py {MODEL} --gpu 0 --epochs 3 --poison"
 POISONS = {seed: f"-m poisons --dataset mine --sets none flips:0.1 --seed {seed}" for seed in (1, 2)}
 STRONGEST = files_of("b:2", CHOSEN)
@@ -285,7 +286,8 @@ def test_the_stages_of_the_matrix_run_one_after_the_other(matrix):
     ]
     crafting = [CHOOSE, *(f"{CRAFT} {shaping}" for shaping in CHOSEN.split())]
     assert done.returncode == 0, done.stderr
-    assert calls == [*oblivious[0], *oblivious[1], *crafting, f"{CRAFT} {CHOSEN}", TRANSFER, TRANSFER, *FINAL]
+    calls[5:7] = sorted(calls[5:7])  # side by side
+    assert calls == [*oblivious[0], *oblivious[1], *crafting, f"{CRAFT} {CHOSEN}", PRICE, TRANSFER, TRANSFER, *FINAL]
     _, calls = matrix.stages("final", RETRAIN="1", SEEDS="1")
     retraining = TRAINING.replace(" --poison", " --retrain --poison")
     assert calls[-1] == FINAL[0].replace(TRAINING, retraining)
@@ -338,7 +340,8 @@ def test_a_matrix_ends_where_a_command_fails(command, write, matrix):
     for stage in ("oblivious", "crafting", "transfer", "final"):
         done, calls = matrix.stages(stage, WRITE=write, FAILS=command)
         failed = [number for number, call in enumerate(calls) if call.startswith(command)]
-        assert failed in ([], [len(calls) - 1]) and done.returncode == len(failed), (calls, done.stderr)
+        last = [[], [len(calls) - 1], *([[1, 2]] if stage == "crafting" else [])]  # two are crafted side by side
+        assert failed in last and done.returncode == bool(failed), (calls, done.stderr)
         assert bool(list(matrix.folder.glob(f"mine-matrix-{stage}-*"))) == bool(write and not failed)
 
 
