@@ -21,6 +21,7 @@ COLLAPSED = 0.1  # so much below the undefended training of the same seed
 WORST = "worst adaptive"
 PAPERS = [UNDEFENDED_TEXT, "clip", f"clip {choice.NOISE}"]  # kinds that the paper's sweeps train
 PLACE = ["dataset", "network", "epochs", "start"]
+SET, NAMED = ["attack", "poison", "poison_set", "dataset"], ["column", "value", "crafted_against"]
 ROW, CELL = [*PLACE, "shaping"], [*PLACE, "shaping", "column"]
 COLUMNS = [
     *PLACE, "shaping", "kind", "chosen", "column", "attack", "ratio", "adaptive", "crafted_against", "measure", "seeds",
@@ -64,10 +65,9 @@ def runs_of(results: Results) -> pd.DataFrame:
     """
     cells = results.trainings.cells
     cells = cells[cells.eval("engine == 'stack' and batch_size == paper_batch_size and at_rate and baseline == 'kept'")]
-    known = {key: column_of(*key) for key in zip(cells.attack, cells.poison, cells.poison_set, cells.dataset)}
-    named = pd.DataFrame(known.values(), pd.MultiIndex.from_tuples(known), ["column", "value", "crafted_against"])
-    named.index.names = ["attack", "poison", "poison_set", "dataset"]
-    cells = cells.join(named, on=named.index.names).dropna(subset=["column"])
+    sets = cells[SET].drop_duplicates()
+    named = pd.DataFrame([column_of(*key) for key in sets.itertuples(index=False)], sets.index, NAMED)
+    cells = cells.merge(sets.join(named), on=SET).dropna(subset=["column"])
     clean = cells.loc[cells.attack == poison_set.NONE, [*PLACE, "shaping", "seed"]]
     cells = cells.merge(clean)
     others = cells[~cells.shaping.map(choice.kind_of).isin(PAPERS)]
