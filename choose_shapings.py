@@ -5,7 +5,7 @@
 
 They are chosen from finished trainings on clean rows alone (train.py --poison none), by `reports.choice`: no poison and
 no test row has a part in it. Where a data set has no held-out rows, those of the binary subtask's logistic regression
-are taken.
+are taken. What the network or the data set does not have what it takes for is left out.
 """
 
 from __future__ import annotations
@@ -13,9 +13,11 @@ from __future__ import annotations
 import sys
 
 import datasets
-from command_line import COUNT, Parser, refuse, run
+from command_line import COUNT, BadInput, Parser, refuse, run
 from models.kind import add_file_option
 from models.protocols import NETWORKS, protocol
+from models.shaping import shaping
+from models.trainer import check_shapings
 from reports import choice, frames, reading
 from results import layout
 
@@ -40,7 +42,17 @@ def main() -> None:
             f"--dataset {options.dataset}: no training of {options.network} on clean rows alone is finished; run"
             " train.py --poison none with undefended and other shapings first"
         )
-    print(*found.sort_values("shaping", key=frames.by_kind).shaping, sep="\n")
+    texts = found.sort_values("shaping", key=frames.by_kind).shaping
+    print(*(text for text in texts if fits(text, options.network, dataset)), sep="\n")
+
+
+def fits(text: str, network: str, dataset: datasets.Dataset) -> bool:
+    """Whether a network and a data set have what a shaping takes."""
+    try:
+        check_shapings([shaping(text)], network, dataset)
+    except BadInput:
+        return False
+    return True
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ from __future__ import annotations
 import threading
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 import datasets
@@ -86,7 +87,7 @@ def tried(trainer: Trainer, poisons: PoisonSet, shapings: list[Shaping]) -> pd.D
     for group in stacks(training.network, cells, trainer.most):
         engine, rows = trainer.engine(group), trainer.rows(group)
         *_, (_, accuracies, _) = trainer.epochs(engine, rows, f"{poisons.name}, seed {training.seed}")
-        clean, _ = training_accuracies(engine, rows)
+        clean = np.where(np.isnan(accuracies), np.nan, training_accuracies(engine, rows)[0])
         about = [
             training.dataset, training.network, training.epochs, poisons.file_sha256, training.seed, poisons.attack,
             poisons.ratio, poisons.settings.get("shaping", ""), poisons.name,
@@ -121,7 +122,9 @@ def add(table: Path, lines: pd.DataFrame) -> None:
     lock.take(0, wait=True)
     whole = pd.concat([read(table), lines]) if table.exists() else lines
     with writing(table) as stream:
-        whole.drop_duplicates(KEY, keep="last").sort_values([*KEY]).to_csv(stream, index=False, lineterminator="\n")
+        whole.drop_duplicates(KEY, keep="last").sort_values([*KEY]).to_csv(
+            stream, index=False, na_rep="nan", lineterminator="\n"
+        )
     lock.release(0)
 
 

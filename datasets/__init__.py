@@ -15,7 +15,6 @@ import numpy as np
 
 from command_line import refuse
 
-
 TRUSTED = 200  # of the held-out rows, which a shaping may trust; by the others its parameters are chosen
 
 

@@ -66,7 +66,7 @@ def sets(word: str, against: list[str], seed: int) -> list[tuple[Attack | None, 
         refuse(f"--sets {word}: {name} is not crafted by sets; use its own command")
     try:
         chosen = {varied.name: varied.type(value)}
-        shapings = [options["shaping"].type(text) for text in dict.fromkeys(against)] if "shaping" in options else []
+        shapings = dict.fromkeys(map(options["shaping"].type, against) if "shaping" in options else ())
     except argparse.ArgumentTypeError as error:
         refuse(f"--sets {word}: {error}; give the {varied.name} behind the attack's name, and shapings --against")
     if attack.follows_seed:

@@ -58,7 +58,7 @@ class PointSearch:
         flat, own = tf.reshape(points, [count, -1]), np.arange(count).reshape(self.labels.shape)
         everyone, places = tf.ones([len(self.labels), count]), tf.range(count)
         weights = self.engine.shaped_weights(flat, self.labels.reshape(-1), everyone, places)[0]
-        return values * tf.gather(weights, own, batch_dims=1)
+        return tf.ensure_shape(values * tf.gather(weights, own, batch_dims=1), self.labels.shape)
 
 
 def logits(points: tf.Tensor, kernels: tf.Tensor, biases: tf.Tensor) -> tf.Tensor:

@@ -213,17 +213,17 @@ def poisons(dataset: Dataset, ratio: float, models, tried: Tried, measured: dict
     """The poison set that hurt most, with what is known of it; models: the bad models that the candidates aimed at."""
     best, total = tried.best, round(ratio * len(dataset.y_train))
     points, labels = tried.candidates[best].points, tried.candidates[best].labels
+    numbers = {
+        "target_test_acc": models.test_accuracies[best],
+        **measured,
+        "victim_test_acc": tried.test_accuracies[best],
+        "random_test_acc": tried.test_accuracies[-1],
+    }
     return Poisons(
         labels,
         instances=points.reshape(-1, *dataset.shape),
         counts=counts(tried.candidates[best].shares, total),
-        measured={
-            "target": models.names[best],
-            "target_test_acc": models.test_accuracies[best],
-            **measured,
-            "victim_test_acc": tried.test_accuracies[best],
-            "random_test_acc": tried.test_accuracies[-1],
-        },
+        measured={"target": models.names[best], **{name: round(float(value), 6) for name, value in numbers.items()}},
         pictures=[(f"class {label}", point) for label, point in zip(labels, points)],
         notes=[
             *notes,

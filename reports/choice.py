@@ -42,7 +42,8 @@ def measured(results: Results) -> pd.DataFrame:
     if "held_out_acc" not in lines:
         return pd.DataFrame(columns=[*PLACE, "shaping", *MEASURES, "seeds"])
     last = lines[~lines.index.duplicated(keep="last")][MEASURES].apply(pd.to_numeric, errors="coerce")
-    cells = cells[(cells.attack == poison_set.NONE) & cells.at_rate & (cells.engine == "stack")].join(last)
+    papers = cells.eval("engine == 'stack' and at_rate and batch_size == paper_batch_size and start == 'scratch'")
+    cells = cells[papers & (cells.attack == poison_set.NONE)].join(last)
     groups = cells.groupby([*PLACE, "shaping"], as_index=False)
     return groups.agg(**{name: (name, "mean") for name in MEASURES}, seeds=("seed", "nunique"))
 

@@ -33,7 +33,9 @@ SEEDS_COLUMNS = [
 ]  # fmt: skip
 CRAFTING_COLUMNS = [
     "attack", "poison_set", "ratio", "n_poison", "wall_seconds", "programs_solved", "programs_failed", "upper_bound",
-    "training_loss", "pass_sphere", "pass_slab", "undefended_best_acc", "undefended_final_acc", "source",
+    "training_loss", "pass_sphere", "pass_slab", "shaping", "target", "target_test_acc", "residual_before",
+    "residual_after", "poisons_needed", "victim_test_acc", "random_test_acc", "undefended_best_acc",
+    "undefended_final_acc", "source",
 ]  # fmt: skip
 
 

@@ -41,10 +41,10 @@ def tables(results: Results) -> list[Table]:
     if runs.empty:
         return []
     measured = choice.measured(results)
-    picked = set(choice.chosen(measured).shaping)
+    picked = choice.chosen(measured)
     cells = cells_of(runs)
     cells = pd.concat([cells, worst_of(cells)], ignore_index=True)
-    cells["kind"], cells["chosen"] = cells.shaping.map(choice.kind_of), cells.shaping.isin(picked)
+    cells["kind"], cells["chosen"] = cells.shaping.map(choice.kind_of), chosen_of(cells, picked)
     rows = rows_of(cells, measured)
     order = {
         name: number
@@ -52,7 +52,20 @@ def tables(results: Results) -> list[Table]:
     }
     cells = cells.assign(place=cells.column.map(order))
     cells = cells.sort_values([*PLACE, "shaping", "place"], key=frames.by_kind)
-    return [Table("matrix", COLUMNS, cells), Table("matrix_rows", ROW_COLUMNS, rows.sort_values(ROW, key=frames.by_kind))]
+    rows = rows.sort_values(ROW, key=frames.by_kind)
+    return [Table("matrix", COLUMNS, cells), Table("matrix_rows", ROW_COLUMNS, rows)]
+
+
+def chosen_of(cells: pd.DataFrame, picked: pd.DataFrame) -> np.ndarray:
+    """Whether each cell's shaping is a chosen one; where nothing could be chosen at a place, those of the subtask count
+    (`choose_shapings.py`).
+    """
+    places = set(zip(picked.dataset, picked.network, picked.epochs))
+    usual = picked[(picked.dataset == layout.SUBTASK) & (picked.network == "lr")]
+    usual = set(usual[usual.epochs == usual.epochs.max()].shaping)
+    own = set(zip(picked.dataset, picked.network, picked.epochs, picked.shaping))
+    keys = list(zip(cells.dataset, cells.network, cells.epochs, cells.shaping))
+    return np.array([key in own if key[:3] in places else key[3] in usual for key in keys], bool)
 
 
 # --- trainings: a line for each shaping, poison set and seed ---
@@ -164,16 +177,25 @@ def worst_of(cells: pd.DataFrame) -> pd.DataFrame:
     adaptive = cells[cells.adaptive != ""]
     if adaptive.empty:
         return adaptive
-    worst = adaptive.sort_values(["final_mean", "column"]).drop_duplicates([*ROW, "ratio"])
-    alone = worst[worst.shaping == UNDEFENDED_TEXT].set_index([*PLACE, "ratio"]).finals
-    worst = worst.join(alone.rename("alone"), on=[*PLACE, "ratio"]).dropna(subset=["alone"])
+    left = [by_seed(*pair).fillna(0).mean() for pair in zip(adaptive.finals, adaptive.seed_numbers)]
+    worst = adaptive.assign(left=left).sort_values(["left", "column"]).drop_duplicates([*ROW, "ratio"])
+    alone = worst[worst.shaping == UNDEFENDED_TEXT].set_index([*PLACE, "ratio"])[["finals", "seed_numbers"]]
+    worst = worst.join(alone.add_prefix("alone_"), on=[*PLACE, "ratio"]).dropna(subset=["alone_finals"])
     why = [f"by {name}, crafted against {against}" for name, against in zip(worst.column, worst.crafted_against)]
     worst = worst.assign(column=[f"{WORST} {ratio:g}" for ratio in worst.ratio], why=why, attack=WORST)
-    gains = [np.subtract(*(np.array(text.split(), float) for text in pair)) for pair in zip(worst.finals, worst.alone)]
-    worst["gains"] = [" ".join(f"{value:.4f}" for value in values) for values in gains]
+    finals, alone = (
+        [by_seed(*pair) for pair in zip(worst[f"{name}finals"], worst[f"{name}seed_numbers"])]
+        for name in ("", "alone_")
+    )
+    gains = [mine - other.reindex(mine.index) for mine, other in zip(finals, alone)]
+    worst["gains"] = [spelled(values) for values in gains]
     worst["gain_mean"] = [round(values.mean(), 4) for values in gains]
-    worst["gain_ci95"] = [interval(values) for values in gains]
-    return worst.drop(columns="alone")
+    worst["gain_ci95"] = [interval(values.dropna().to_numpy()) for values in gains]
+    return worst.drop(columns=["left", "alone_finals", "alone_seed_numbers"])
+
+
+def by_seed(values: str, seeds: str) -> pd.Series:
+    return pd.Series(np.array(values.split(), float), seeds.split())
 
 
 def interval(values: np.ndarray) -> float:
@@ -201,8 +223,8 @@ def rows_of(cells: pd.DataFrame, measured: pd.DataFrame) -> pd.DataFrame:
         by_halves = [half.get((*place[:3], kind)) for half in halves]
         lines.append({
             **dict(zip(ROW, key)), "kind": kind, "chosen": mine.chosen.iloc[0],
-            "chosen_by_halves": "agree" if by_halves[0] == by_halves[1] else " and ".join(map(str, by_halves)),
-            "clean_price_mean": -mine.gain_mean.get(poison_set.NONE, np.nan),
+            "chosen_by_halves": agreement(by_halves),
+            "clean_price_mean": 0.0 - mine.gain_mean.get(poison_set.NONE, np.nan),
             "clean_price_ci95": mine.gain_ci95.get(poison_set.NONE, np.nan),
             "oblivious_gain_mean": round(mean.mean(), 4) if len(mean) else np.nan,
             "oblivious_gain_ci95": interval(mean),
@@ -214,7 +236,15 @@ def rows_of(cells: pd.DataFrame, measured: pd.DataFrame) -> pd.DataFrame:
     return ranked(rows.join(held_out, on=[*choice.PLACE, "shaping"]))
 
 
+def agreement(by_halves: list[str | None]) -> str:
+    """What each half of the held-out rows would choose of a kind."""
+    if None in by_halves:
+        return ""
+    return "agree" if by_halves[0] == by_halves[1] else " and ".join(by_halves)
+
+
 def worst_gain(of: str, cells: pd.DataFrame) -> dict:
+    """The worst gain and its column; a column in which all seeds diverged is none that has a gain."""
     known = cells.gain_mean.dropna()
     worst = known.idxmin() if len(known) else None
     return {f"{of}_gain_worst": known.get(worst, np.nan), f"{of}_worst_column": worst or ""}

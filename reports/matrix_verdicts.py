@@ -36,7 +36,8 @@ def beats_clipping(cells: pd.DataFrame) -> dict:
     verdict = {
         "question": "Does any shaping beat clipping on every column?",
         "rule": "chosen values; the difference to chosen clipping, seed by seed, has its 95% interval above 0 in every"
-        " column, those of adaptive attackers among them; never worse: in no column below 0, and above 0 in one or more",
+        " column, those of adaptive attackers among them; never worse: in no column below 0, and above 0 in at least"
+        " one",
     }
     finals = {
         (cell.shaping, cell.column): np.array(cell.finals.split(), float) * (-1 if cell.measure == "success" else 1)
@@ -89,8 +90,8 @@ def ranking_survives(cells: pd.DataFrame, rows: pd.DataFrame) -> dict:
     """Does the order of the rows under attackers that do not know them hold under those that do?"""
     verdict = {
         "question": "Does the ranking by oblivious columns survive adaptive attackers?",
-        "rule": f"chosen values of all kinds; Spearman's correlation of the mean gain over the oblivious columns and the"
-        f" gain in the worst of all adaptive attacks of ratio 0.1, survives from {SURVIVES} on with p below 0.05",
+        "rule": f"chosen values of all kinds; Spearman's correlation of the mean gain over the oblivious columns and"
+        f" the gain in the worst of all adaptive attacks of ratio 0.1, survives from {SURVIVES} on with p below 0.05",
     }
     worst = cells[(cells.attack == WORST) & (cells.ratio == 0.1)].set_index("shaping").gain_mean
     known = rows.set_index("shaping").oblivious_gain_mean.drop(UNDEFENDED_TEXT, errors="ignore")
@@ -112,9 +113,9 @@ def dimension() -> dict:
     """Does robust aggregation break where Hoang's bound says? By the cells of tests/controls/dimension.py."""
     verdict = {
         "question": "Does robust aggregation break where Hoang's bound says, from D = 169 H²/P² parameters on?",
-        "rule": f"tests/controls/dimension.py: unboxed poisons, D varied by principal components, whitened ones and random"
-        f" ReLU features; the bound is sufficient if {FOLLOWS:.0%} of the cells where it holds are broken, and the break"
-        f" follows it if, besides, {FOLLOWS:.0%} of those where it does not hold are not",
+        "rule": f"tests/controls/dimension.py: unboxed poisons, D varied by principal components, whitened ones and"
+        f" random ReLU features; the bound is sufficient if {FOLLOWS:.0%} of the cells where it holds are broken, and"
+        f" the break follows it if, besides, {FOLLOWS:.0%} of those where it does not hold are not",
     }
     if not DIMENSIONS.exists():
         return {**verdict, "answer": NOT_RUN, "evidence": ""}

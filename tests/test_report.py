@@ -694,17 +694,18 @@ def test_kinds_of_shaping_stand_beside_each_other_seed_by_seed(workplace):
             cell(workplace, [0.93] * (epochs - 1) + [final], shaped=shaped, seed=seed)
     cell(workplace, [0.5], shaped="undefended", seed=4)  # no other kind has this seed
     workplace.succeed("python3", "report.py")
-    lines = {(line["attack"], line["shaping"]): line for line in table(workplace, "shapings")}
+    lines = {(line["shaping"], line["attack"]): line for line in table(workplace, "matrix")}
     assert list(lines) == [
-        ("label-flips", "undefended"), ("label-flips", "phuber:2+clip:1"), ("none", "undefended"),
-        ("none", "phuber:2+clip:1"),
+        ("undefended", "label-flips"), ("undefended", "none"), ("phuber:2+clip:1", "label-flips"),
+        ("phuber:2+clip:1", "none"),
     ]  # fmt: skip
+    lines = {(attack, text): line for (text, attack), line in lines.items()}
     mine = lines["label-flips", "phuber:2+clip:1"]
-    assert mine["final_accs"] == "0.9500 0.8000 0.9600" and mine["seeds"] == "3"
+    assert mine["finals"] == "0.9500 0.8000 0.9600" and mine["seeds"] == "3" and mine["gains"] == "0.0500 -0.1100 0.0400"
     assert float(mine["collapsed"]) == round(1 / 3, 4) and float(lines["none", "phuber:2+clip:1"]["collapsed"]) == 0
     gains = np.array([0.05, -0.11, 0.04])
     half = stats.t.ppf(0.975, 2) * gains.std(ddof=1) / math.sqrt(3)
-    assert float(mine["final_gain_mean"]) == round(gains.mean(), 4)
-    assert float(mine["final_gain_ci95"]) == pytest.approx(half, abs=6e-5)
+    assert float(mine["gain_mean"]) == round(gains.mean(), 4)
+    assert float(mine["gain_ci95"]) == pytest.approx(half, abs=6e-5)
     page = (workplace.results / "report.html").read_text()
-    assert 'id="figure-shapings"' in page and (workplace.results / "figures/shapings.png").exists()
+    assert 'href="matrix.html"' in page and "phuber:2+clip:1" in (workplace.results / "matrix.html").read_text()

@@ -173,8 +173,8 @@ def by_victim(
             return np.concatenate(list(rated))
 
         def decode(values: np.ndarray, otherwise: Candidate) -> Candidate:
-            theta = values[:DIRECTIONS] @ directions
-            shares = np.exp(values[DIRECTIONS:] - values[DIRECTIONS:].max())
+            theta = values[: len(directions)] @ directions
+            shares = np.exp(values[len(directions) :] - values[len(directions) :].max())
             crafted = crafter.craft(MODEL_NORM * theta / np.linalg.norm(theta), 0.0, shares / shares.sum())
             return otherwise if crafted is None else crafted[0]
 
@@ -188,7 +188,7 @@ def by_victim(
         )
         best = screened[int(np.argmin(rated))]
         start = directions @ best.theta
-        start = np.concatenate([start / np.linalg.norm(start) * math.sqrt(DIRECTIONS), np.log(best.shares + 0.01)])
+        start = np.concatenate([start / np.linalg.norm(start) * math.sqrt(len(directions)), np.log(best.shares + 0.01)])
         strategy = cma.CMAEvolutionStrategy(start, 0.3, {"popsize": POPULATION, "seed": seed + 1, "verbose": -9})
         for generation in range(1, generations + 1):
             varied = strategy.ask()
