@@ -7,6 +7,7 @@ in that batch. No test row is looked at.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ import numpy as np
 from datasets import Dataset
 from models import minibatches
 from models.protocols import protocol
-from models.shaping import Shaping, shaping
+from models.shaping import UNDEFENDED, Shaping, shaping
 from poisons import attacks
 from poisons.crafting import Poisons
 from results import layout
@@ -178,6 +179,15 @@ def workers() -> int:
 def parsed(text: str) -> Shaping:
     """The shaping that a text stands for."""
     return shaping(text)
+
+
+def quick(value: Shaping) -> Shaping:
+    """A shaping without links that compare all pairs of rows between epochs; undefended where nothing is left."""
+    phases = []
+    for phase in value.phases:
+        links = tuple(link for link in phase.links if not link.kind.compares_rows)
+        phases.append(dataclasses.replace(phase, links=links or UNDEFENDED.phases[0].links))
+    return Shaping(tuple(phases))
 
 
 def random_candidate(dataset: Dataset, labels: np.ndarray, seed: int) -> Candidate:

@@ -4,10 +4,10 @@
     python3 -m results.fold
 
 Every result below the results folder that is whole becomes a line of a runs.csv: its settings, seconds and checksums.
-CSV files of the paper's own sweeps stay where they are, those of other seeds and attacks become lines of seeds.csv, targets lines of
-trials.csv, quantiles over single examples lines of examples.csv. A sweep that goes on, the
-analyses and the report read both forms alike, so this may be done at any time, but not while a sweep is running, and a
-kill in the middle of it loses nothing: the same command again finishes it.
+CSV files of the paper's own sweeps stay where they are, those of other seeds and attacks become lines of seeds.csv,
+targets lines of trials.csv, quantiles over single examples lines of examples.csv. A sweep that goes on, the analyses
+and the report read both forms alike, so this may be done at any time, but not while a sweep is running, and a kill in
+the middle of it loses nothing: the same command again finishes it.
 """
 
 from __future__ import annotations

@@ -45,7 +45,11 @@ def craft_slabs(dataset: Dataset, epsilon: float, quantile: float, rho: float, s
 def craft_slabs_own(
     dataset: Dataset, epsilon: float, quantile: float, rho: float, seed: int, generations: int, shaping: str
 ) -> Poisons:
-    """Search for the four points that cost a victim of this gradient shaping most accuracy."""
+    """Search for the four points that cost a victim of this gradient shaping most accuracy.
+
+    Without links that compare all pairs of rows between epochs, which would take a search of thousands of trainings a
+    day.
+    """
     return _craft_by_victim(dataset, epsilon, quantile, seed, generations, shaping)
 
 
@@ -55,7 +59,7 @@ def _craft_by_victim(
     from poisons import victims
     from poisons.steinhardt import slab_search
 
-    crafter, value = _crafter(dataset, epsilon, quantile, seed), shaping and victims.parsed(shaping)
+    crafter, value = _crafter(dataset, epsilon, quantile, seed), shaping and victims.quick(victims.parsed(shaping))
     progress = Progress(f"slabs {epsilon} {shaping or ''}".strip(), generations, "score", "generation")
     found = slab_search.by_victim(crafter, dataset, value, generations, seed, progress.show)
     return _four_points(dataset, crafter, found)
