@@ -8,7 +8,7 @@
 #   crafting     poisons against each of the shapings that choose_shapings.py chooses by what they do on clean rows, ADAPTIVE
 #   transfer     each of those poison files against each chosen shaping, by two seeds of its own: results/matrix/transfer.csv; and the price
 #                of a bad model under each: results/matrix/price.csv
-#   final        the chosen shapings against the files that are the strongest against any of them
+#   final        each chosen shaping against the files that are the strongest against it, one of each attack and ratio
 # `adaptive` means the last three. All shapings of a poison set and seed train as one stack, for 40 epochs on the subtask.
 #
 # With WRITE=1 and one stage, its task scripts are written instead, and one script for all of them; poison files, the clean baseline, and what is
@@ -143,7 +143,7 @@ for stage in "${stages[@]}"; do
             craft
             lines strongest "${transfer[@]}" --shaping "${chosen[@]}" --poison "${crafted[@]}"
             for seed in "${SEEDS[@]}"; do
-                task "seed $seed against the strongest files" "${training[@]}" --poison "${strongest[@]}" --seed "$seed" --shaping "${chosen[@]}"
+                task "seed $seed against the strongest files" "${training[@]}" --strongest --poison "${strongest[@]}" --seed "$seed" --shaping "${chosen[@]}"
             done ;;
     esac
 done

@@ -56,7 +56,8 @@ class Poisoning:
 
     How gradients are recorded is told by dump: npz or csv, None: not at all.
 
-    most: how many replicas a stack may have; locks: keeps two processes from the same stack.
+    most: how many replicas a stack may have; locks: keeps two processes from the same stack. strongest: the pairs of a
+    shaping's text and a poison file's SHA-256 that are trained; None: all.
     """
 
     shapings: list[Shaping]
@@ -66,6 +67,7 @@ class Poisoning:
     dump: str | None
     most: int
     locks: Lock
+    strongest: set[tuple[str, str]] | None = None
 
 
 def main() -> None:
@@ -82,7 +84,8 @@ def main() -> None:
     for name in names:
         if names.count(name) > 1:
             refuse(f"--poison: more than one file would be filed under {name}; give one of them, or rename the other")
-    together = stacked_sets(options.network, sets)
+    strongest = strongest_pairs(training, options.shapings, sets) if options.strongest else None
+    together = stacked_sets(options.network, sets, options.strongest)
     workers = device.start(options.gpu, len(together) if options.engine == "stack" else 1)
     check_engine(options)
     count = max((sum(len(poisons.y) for poisons in group) for group in together), default=0)
@@ -99,7 +102,9 @@ def main() -> None:
         baseline = baselines.baseline(training, dataset)
     dump = options.dump if options.record else None
     locks = Lock(layout.RESULTS / "train.lock")
-    poisoning = Poisoning(options.shapings, options.learning_rate, baseline, options.retrain, dump, most, locks)
+    poisoning = Poisoning(
+        options.shapings, options.learning_rate, baseline, options.retrain, dump, most, locks, strongest
+    )
     planned = {}
     for cell in (cell for poisons in sets for cell in poisoned_cells(training, poisons, poisoning)):
         cells.check_free(cell.path, cell.settings)
@@ -163,6 +168,12 @@ def parse():
         "--retrain", action="store_true", help="start from the clean baseline instead of initial weights"
     )
     parser.add_argument(
+        "--strongest",
+        action="store_true",
+        help="each shaping only on those of the poison files that are the strongest against it, of each attack and"
+        " ratio, as transfer.py found",
+    )
+    parser.add_argument(
         "--baseline",
         type=Path,
         metavar="FILE",
@@ -224,14 +235,28 @@ def check_engine(options) -> None:
             tfprivacy.check(chosen)
 
 
-def stacked_sets(network: str, sets: list[PoisonSet]) -> list[list[PoisonSet]]:
+def strongest_pairs(training: Training, shapings: list[Shaping], sets: list[PoisonSet]) -> set[tuple[str, str]]:
+    """The texts of shapings and the SHA-256 of the poison files that are the strongest against them."""
+    from results import transfers
+
+    place = {"dataset": training.dataset, "network": training.network, "epochs": training.epochs}
+    lines = transfers.of(transfers.read(layout.transfer_file()), **place)
+    lines = lines[lines.poison_sha256.isin([poisons.file_sha256 for poisons in sets])]
+    found = transfers.strongest(lines)
+    untried = [one.text for one in shapings if one.text not in set(found.shaping)]
+    if untried:
+        refuse(f"--strongest: transfer.py did not try these files on {untried[0]}; run it first")
+    return set(zip(found.shaping, found.poison_sha256))
+
+
+def stacked_sets(network: str, sets: list[PoisonSet], strongest: bool = False) -> list[list[PoisonSet]]:
     """Which poison sets train together: those of an attack with equally many poisons, few of them.
 
-    A larger set has a stack of its own.
+    A larger set has a stack of its own, unless each is trained on by few shapings: the strongest are.
     """
     groups = {}
     for number, poisons in enumerate(sets):
-        few = poisons.ratio <= FEW and not NETWORKS[network].filters
+        few = (poisons.ratio <= FEW or strongest) and not NETWORKS[network].filters
         alike = (poisons.attack, len(poisons.y), measures_of(poisons))
         groups.setdefault(alike if few else number, []).append(poisons)
     return list(groups.values())
@@ -245,6 +270,8 @@ def poisoned_cells(training: Training, poisons: PoisonSet, poisoning: Poisoning)
     if poisoning.retrain or baseline.own:
         start["baseline_sha256"] = baseline.sha256
     for chosen in poisoning.shapings:
+        if poisoning.strongest is not None and (chosen.text, poisons.file_sha256) not in poisoning.strongest:
+            continue
         rate = training.learning_rate(chosen, poisoning.learning_rate)
         name = training.model_name(chosen, rate) + baseline.suffix
         settings = {"model": name, **poisons.record, **start, "dump": poisoning.dump}

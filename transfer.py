@@ -20,7 +20,6 @@ import pandas as pd
 
 import datasets
 from command_line import COUNT, SEED, Parser, run
-from files import Lock, writing
 from models import device, memory
 from models.kind import add_file_option
 from models.protocols import NETWORKS
@@ -28,11 +27,10 @@ from models.shaping import Shaping, shaping
 from models.trainer import Cell, Trainer, Training, check_shapings, stacks, training_accuracies
 from poisons import poison_set
 from poisons.poison_set import PoisonSet
-from results import layout
+from results import layout, transfers
+from results.transfers import COLUMNS
 
 SEEDS = (1001, 1002)
-KEY = ["dataset", "network", "epochs", "poison_sha256", "shaping", "seed"]
-COLUMNS = [*KEY, "attack", "ratio", "crafted_against", "poison_set", "train_acc_clean", "test_acc"]
 
 
 def main() -> None:
@@ -54,14 +52,14 @@ def main() -> None:
         if missing(table, training, poisons, options.shaping):
             if getattr(known, "seed", None) != seed:
                 known.seed, known.trainer = seed, Trainer(training, dataset, most=most)
-            add(table, tried(known.trainer, poisons, options.shaping))
+            transfers.add(table, tried(known.trainer, poisons, options.shaping))
 
     device.side_by_side(workers, work, jobs)
-    lines = read(table)
-    lines = lines[lines.seed.isin(options.seeds) & (lines.epochs == training.epochs)]
+    place = {"dataset": dataset.name, "network": options.network, "epochs": training.epochs}
+    lines, texts = transfers.of(transfers.read(table), **place), [one.text for one in options.shaping]
     wanted = {poisons.file_sha256: path for path, poisons in sets.items()}
-    mine = lines.poison_sha256.isin(wanted) & lines.shaping.isin([one.text for one in options.shaping])
-    chosen = set(strongest(lines[mine & (lines.network == options.network)]).poison_sha256)
+    lines = lines[lines.seed.isin(options.seeds) & lines.poison_sha256.isin(wanted) & lines.shaping.isin(texts)]
+    chosen = set(transfers.strongest(lines).poison_sha256)
     print(*(path for digest, path in wanted.items() if digest in chosen), sep="\n")
 
 
@@ -99,43 +97,11 @@ def tried(trainer: Trainer, poisons: PoisonSet, shapings: list[Shaping]) -> pd.D
     return pd.DataFrame(lines)[COLUMNS]
 
 
-def read(table: Path) -> pd.DataFrame:
-    """The lines of transfer.csv; none where there is none."""
-    if not table.exists():
-        return pd.DataFrame(columns=COLUMNS)
-    return pd.read_csv(table, dtype={"shaping": str, "crafted_against": str}, keep_default_na=False, na_values=["nan"])
-
-
 def missing(table: Path, training: Training, poisons: PoisonSet, shapings: list[Shaping]) -> bool:
     """Whether any shaping was not tried yet on a poison set by the seed of a training."""
-    lines = read(table)
-    wanted = {"dataset": training.dataset, "network": training.network, "epochs": training.epochs}
-    wanted |= {"poison_sha256": poisons.file_sha256, "seed": training.seed}
-    for name, value in wanted.items():
-        lines = lines[lines[name] == value]
-    return not {one.text for one in shapings} <= set(lines.shaping)
-
-
-def add(table: Path, lines: pd.DataFrame) -> None:
-    """Put lines into transfer.csv, in place of those of the same key; sorted, so that their order tells nothing."""
-    lock = Lock(table.with_suffix(".lock"))
-    lock.take(0, wait=True)
-    whole = pd.concat([read(table), lines]) if table.exists() else lines
-    with writing(table) as stream:
-        whole.drop_duplicates(KEY, keep="last").sort_values([*KEY]).to_csv(
-            stream, index=False, na_rep="nan", lineterminator="\n"
-        )
-    lock.release(0)
-
-
-def strongest(lines: pd.DataFrame) -> pd.DataFrame:
-    """Of each attack and ratio the file that costs a shaping most, a line for each shaping: its accuracy on clean
-    training rows is the lowest in the mean over the seeds; NaN counts as none.
-    """
-    of_file = ["dataset", "network", "epochs", "shaping", "attack", "ratio", "crafted_against", "poison_sha256"]
-    means = lines.fillna({"train_acc_clean": 0.0}).groupby(of_file, as_index=False).train_acc_clean.mean()
-    best = means.groupby(["dataset", "network", "epochs", "shaping", "attack", "ratio"]).train_acc_clean.idxmin()
-    return means.loc[best]
+    place = {"dataset": training.dataset, "network": training.network, "epochs": training.epochs}
+    known = transfers.of(transfers.read(table), **place, poison_sha256=poisons.file_sha256, seed=training.seed)
+    return not {one.text for one in shapings} <= set(known.shaping)
 
 
 if __name__ == "__main__":

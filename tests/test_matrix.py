@@ -24,7 +24,7 @@ from models.shaping import Shaping
 from models.trainer import Cell, Trainer, Training
 from poisons import attacks, poison_set
 from reports import choice, matrix, reading
-from results import layout
+from results import layout, transfers
 
 NAN = float("nan")
 
@@ -145,12 +145,12 @@ def test_choosing_sees_no_test_row_and_the_papers_trainings_alone(results, monke
 
 def trial(sha, accuracy, seed=1001, shaping="0.1", attack="slabs-own", ratio=0.1) -> dict:
     values = ("d", "lr", 3, 64 * sha, shaping, seed, attack, ratio, "0.1", f"set {sha}", accuracy, accuracy)
-    return dict(zip(transfer.COLUMNS, values))
+    return dict(zip(transfers.COLUMNS, values))
 
 
 def strongest(*trials: dict) -> list[str]:
     """The first letters of the files that are the strongest, each once."""
-    return sorted({digest[0] for digest in transfer.strongest(pd.DataFrame(trials)).poison_sha256})
+    return sorted({digest[0] for digest in transfers.strongest(pd.DataFrame(trials)).poison_sha256})
 
 
 def test_the_strongest_file_is_that_of_the_lowest_mean_against_each_shaping():
@@ -168,14 +168,14 @@ def test_trials_are_added_in_any_order_and_not_tried_again(tmp_path):
     for number in range(3):
         table = tmp_path / f"{number}/transfer.csv"
         for part in np.array_split(random.permutation(len(trials)), 4):
-            transfer.add(table, pd.DataFrame([trials[place] for place in part]))
+            transfers.add(table, pd.DataFrame([trials[place] for place in part]))
         written.append(table.read_bytes())
     assert written[0] == written[1] == written[2] and len(written[0].splitlines()) == 1 + len(trials)
-    found = transfer.read(table)
+    found = transfers.read(table)
     assert found.train_acc_clean.isna().sum() == found.test_acc.isna().sum() == 1  # what diverged stays no number
     assert strongest(*found.to_dict("records")) == strongest(*trials) and "d" in strongest(*trials)
-    transfer.add(table, pd.DataFrame([{**trials[0], "train_acc_clean": 0.123456}]))  # in place of what was there
-    assert len(found.compare(transfer.read(table))) == 1
+    transfers.add(table, pd.DataFrame([{**trials[0], "train_acc_clean": 0.123456}]))  # in place of what was there
+    assert len(found.compare(transfers.read(table))) == 1
     training, given = Training("d", "lr", "stack", "adam", 300, 3, 1001), [Shaping(), Shaping.clip(0.1)]
     poisons = poison_set.PoisonSet("slabs-own", "set a", None, [], 64 * "a", {}, "d", 300)
     assert not transfer.missing(table, training, poisons, given)

@@ -275,7 +275,7 @@ PRICE = f"price.py --dataset mine --shaping {CHOSEN}"
 TRAINING = f"train.py {MODEL} --gpu 0 --epochs 3 --poison"
 POISONS = {seed: f"-m poisons --dataset mine --sets none flips:0.1 --seed {seed}" for seed in (1, 2)}
 STRONGEST = files_of("b:2", CHOSEN)
-FINAL = [f"{TRAINING} {STRONGEST} --seed {seed} --shaping {CHOSEN}" for seed in (1, 2)]
+FINAL = [f"{TRAINING.replace('--poison', '--strongest --poison')} {STRONGEST} --seed {seed} --shaping {CHOSEN}" for seed in (1, 2)]
 
 
 def test_the_stages_of_the_matrix_run_one_after_the_other(matrix):
@@ -289,8 +289,7 @@ def test_the_stages_of_the_matrix_run_one_after_the_other(matrix):
     calls[5:7] = sorted(calls[5:7])  # side by side
     assert calls == [*oblivious[0], *oblivious[1], *crafting, f"{CRAFT} {CHOSEN}", PRICE, TRANSFER, TRANSFER, *FINAL]
     _, calls = matrix.stages("final", RETRAIN="1", SEEDS="1")
-    retraining = TRAINING.replace(" --poison", " --retrain --poison")
-    assert calls[-1] == FINAL[0].replace(TRAINING, retraining)
+    assert calls[-1] == FINAL[0].replace(" --strongest", " --retrain --strongest")
     assert matrix.stages("final")[1] == [CHOOSE, f"{CRAFT} {CHOSEN}", TRANSFER, *FINAL]
     assert not list(matrix.folder.glob("mine-matrix-*"))
 

@@ -1,0 +1,55 @@
+"""The table of what crafted poison files do to gradient shapings that they were and were not crafted against.
+
+transfer.py fills results/matrix/transfer.csv, a line for each poison file, shaping and seed; train.py --strongest takes
+from it against which file each shaping is to be measured.
+"""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+import pandas as pd
+
+from files import Lock, writing
+
+FILE = ["dataset", "network", "epochs", "poison_sha256"]
+KEY = [*FILE, "shaping", "seed"]
+COLUMNS = [*KEY, "attack", "ratio", "crafted_against", "poison_set", "train_acc_clean", "test_acc"]
+ONE_AT_A_TIME = threading.Lock()
+
+
+def read(table: Path) -> pd.DataFrame:
+    """The lines of a transfer.csv; none where there is none."""
+    if not table.exists():
+        return pd.DataFrame(columns=COLUMNS)
+    return pd.read_csv(table, dtype={"shaping": str, "crafted_against": str}, keep_default_na=False, na_values=["nan"])
+
+
+def of(lines: pd.DataFrame, **wanted) -> pd.DataFrame:
+    """The lines that have these values."""
+    for name, value in wanted.items():
+        lines = lines[lines[name] == value]
+    return lines
+
+
+def add(table: Path, lines: pd.DataFrame) -> None:
+    """Put lines into a transfer.csv, in place of those of the same key; sorted, so that their order tells nothing."""
+    lock = Lock(table.with_suffix(".lock"))  # keeps other processes out
+    with ONE_AT_A_TIME:
+        lock.take(0, wait=True)
+        whole = pd.concat([read(table), lines]) if table.exists() else lines
+        whole = whole.drop_duplicates(KEY, keep="last").sort_values(KEY)
+        with writing(table) as stream:
+            whole.to_csv(stream, index=False, na_rep="nan", lineterminator="\n")
+        lock.release(0)
+
+
+def strongest(lines: pd.DataFrame) -> pd.DataFrame:
+    """Of each attack and ratio the file that costs a shaping most, a line for each shaping: its accuracy on clean
+    training rows is the lowest in the mean over the seeds; NaN counts as none.
+    """
+    place = ["dataset", "network", "epochs", "shaping", "attack", "ratio"]
+    means = lines.fillna({"train_acc_clean": 0.0}).groupby([*place, "crafted_against", "poison_sha256"], as_index=False)
+    means = means.train_acc_clean.mean()
+    return means.loc[means.groupby(place).train_acc_clean.idxmin()]
