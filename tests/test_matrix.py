@@ -3,6 +3,7 @@
 import dataclasses
 import itertools
 import sys
+import types
 
 import numpy as np
 import pandas as pd
@@ -23,7 +24,7 @@ from models.later import tf
 from models.shaping import Shaping
 from models.trainer import Cell, Trainer, Training
 from poisons import attacks, poison_set
-from reports import choice, matrix, reading
+from reports import choice, matrix, matrix_verdicts, reading
 from results import layout, transfers
 
 NAN = float("nan")
@@ -295,3 +296,13 @@ def test_columns_are_of_usual_sets_where_another_kind_than_clipping_was_trained(
 )  # fmt: skip
 def test_a_column_is_an_attack_and_what_it_varies(attack, poison, expected):
     assert matrix.column_of(attack, poison, "set", layout.SUBTASK) == expected
+
+
+def test_the_readme_answers_by_the_tables():
+    """The paragraph in the README is made of the kept tables: every number of it."""
+    named = {"adaptive": "", "crafted_against": "", "oblivious_worst_column": ""}
+    tables = [pd.read_csv(REPOSITORY / f"results/tables/{name}.csv") for name in ("matrix", "matrix_rows")]
+    frames = [types.SimpleNamespace(frame=table.fillna({name: named[name] for name in named if name in table}))
+              for table in tables]  # fmt: skip
+    answer = matrix_verdicts.judge(*frames)[0]["evidence"]
+    assert answer and answer in (REPOSITORY / "README.md").read_text()

@@ -275,7 +275,8 @@ PRICE = f"price.py --dataset mine --shaping {CHOSEN}"
 TRAINING = f"train.py {MODEL} --gpu 0 --epochs 3 --poison"
 POISONS = {seed: f"-m poisons --dataset mine --sets none flips:0.1 --seed {seed}" for seed in (1, 2)}
 STRONGEST = files_of("b:2", CHOSEN)
-FINAL = [f"{TRAINING.replace('--poison', '--strongest --poison')} {STRONGEST} --seed {seed} --shaping {CHOSEN}" for seed in (1, 2)]
+MEASURING = TRAINING.replace("--poison", "--strongest --poison")
+FINAL = [f"{MEASURING} {STRONGEST} --seed {seed} --shaping {CHOSEN}" for seed in (1, 2)]
 
 
 def test_the_stages_of_the_matrix_run_one_after_the_other(matrix):
