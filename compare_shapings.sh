@@ -29,12 +29,14 @@ if [[ $# -ne 2 ]]; then
     echo "usage: ./compare_shapings.sh <data set> <gpu>        e.g. subtask 0" >&2
     exit 2
 fi
+seeds="1 2 3 4 5 6 7 8 9 10" epochs="" retrain=""
 case $1 in
     subtask | fashion_mnist_3_4.1.0)
         against="none label-flips:0.1 label-flips:0.4 adversarial-flips:0.1 slabs:0.1 slabs:0.4 slabs-release:0.1 slabs-release:0.4
             minmax:0.3 collision:1.0"
         network=lr stages="oblivious adaptive" ;;
-    fashion_mnist) against="none label-flips:0.4 insertion:4" network=shallow-mlp stages=oblivious ;;
+    fashion_mnist)                                            # the clean baseline re-trained, on the values chosen on the subtask
+        against="none label-flips:0.4 insertion:4" network=shallow-mlp stages=oblivious seeds="1 2 3 4 5" epochs=20 retrain=1 ;;
     *) against="none label-flips:0.4" network=lr stages=oblivious ;;
 esac
 # of each kind some values, as train.py --shaping takes them; which of a kind is chosen for the adaptive stages, choose_shapings.py says
@@ -54,12 +56,13 @@ adaptive="gradient-canceling:0.03 gradient-canceling:0.1 model-targeted:0.03 mod
 # Settings; each can be given in the environment, e.g. STAGES=oblivious SHAPINGS="4 phuber:2" SEEDS="1 2" ./compare_shapings.sh subtask 0
 read -ra STAGES <<< "${STAGES:-$stages}"
 read -ra AGAINST <<< "$(tr '\n' ' ' <<< "${AGAINST:-$against}")"     # attack:ratio (alpha, patch), and none: the clean rows alone
+given=${SHAPINGS:+yes}
 read -ra SHAPINGS <<< "$(tr '\n' ' ' <<< "${SHAPINGS:-$shapings}")"
 read -ra ADAPTIVE <<< "${ADAPTIVE:-$adaptive}"                # attack:ratio
-read -ra SEEDS <<< "${SEEDS:-1 2 3 4 5 6 7 8 9 10}"
+read -ra SEEDS <<< "${SEEDS:-$seeds}"
 NETWORK=${NETWORK:-$network}
-EPOCHS=${EPOCHS:-}                                            # the paper's, without
-RETRAIN=${RETRAIN:-}                                          # 1: from the clean baseline instead of initial weights
+EPOCHS=${EPOCHS-$epochs}                                      # the paper's, without
+RETRAIN=${RETRAIN-$retrain}                                   # 1: from the clean baseline instead of initial weights
 WRITE=${WRITE:-}                                              # 1: task scripts
 TOTPROCS=${TOTPROCS:-}
 CPUS=${CPUS:-2}                                               # cores that Slurm is asked for, a task
@@ -112,6 +115,7 @@ lines() {                                                     # the lines that a
 choose() { [[ ${#chosen[@]} -gt 0 ]] || lines chosen choose_shapings.py "${model[@]}" ${EPOCHS:+--epochs "$EPOCHS"}; }
 craft() { choose; [[ ${#crafted[@]} -gt 0 ]] || lines crafted -m poisons "${crafting[@]}" --against "${chosen[@]}"; }
 
+[[ $given || $1 != fashion_mnist ]] || lines SHAPINGS choose_shapings.py "${model[@]}"
 for stage in "${stages[@]}"; do
     case $stage in
         oblivious)
