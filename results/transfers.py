@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from command_line import refuse
 from files import Lock, writing
 
 FILE = ["dataset", "network", "epochs", "poison_sha256"]
@@ -20,10 +21,18 @@ ONE_AT_A_TIME = threading.Lock()
 
 
 def read(table: Path) -> pd.DataFrame:
-    """The lines of a transfer.csv; none where there is none."""
+    """The lines of a transfer.csv; none where there is none. Refuses a damaged one."""
     if not table.exists():
         return pd.DataFrame(columns=COLUMNS)
-    return pd.read_csv(table, dtype={"shaping": str, "crafted_against": str}, keep_default_na=False, na_values=["nan"])
+    texts = {"shaping": str, "crafted_against": str}
+    try:
+        lines = pd.read_csv(table, dtype=texts, keep_default_na=False, na_values=["nan"])
+        whole = list(lines) == COLUMNS and pd.api.types.is_integer_dtype(lines.seed)
+    except (ValueError, UnicodeError):  # pandas' own errors are ValueErrors
+        whole = False
+    if not whole:
+        refuse(f"{table}: damaged; restore it, or delete it to try all poison files again")
+    return lines
 
 
 def of(lines: pd.DataFrame, **wanted) -> pd.DataFrame:
