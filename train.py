@@ -91,7 +91,7 @@ def main() -> None:
     count = max((sum(len(poisons.y) for poisons in group) for group in together), default=0)
     most = memory.replicas(
         options.memory, workers, options.network, dataset, count, training.batch_size, options.record,
-        options.shapings,
+        options.shapings, max((len(poisons.y) for poisons in sets), default=0),
     )  # fmt: skip
     if not sets:
         baselines.train_clean(training, dataset, options.shapings, options.learning_rate, most)

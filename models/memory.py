@@ -84,12 +84,13 @@ def replicas(
     batch_size: int,
     record: bool = False,
     shapings: Iterable[Shaping] = (),
+    own: int | None = None,
 ) -> int:
     """How many replicas may train as one stack beside `workers` - 1 others; at least 1.
 
-    limit_gib: None is `default_limit`, which is then no reason to refuse. poisons: rows besides the training set.
-    shapings: of the replicas, of which the one that takes most counts. Refuses a limit that one replica does not fit
-    into.
+    limit_gib: None is `default_limit`, which is then no reason to refuse. poisons: rows besides the training set; own:
+    how many of them one replica sees, all by default. shapings: of the replicas, of which the one that takes most
+    counts. Refuses a limit that one replica does not fit into.
     """
     from models.stack import EVALUATION_ROWS
 
@@ -106,7 +107,8 @@ def replicas(
     data = 4 * features * (rows + len(dataset.y_test))
     fixed = TENSORFLOW + data + workers * COPIES_OF_ROWS * data
     if any(link.kind.compares_rows for shaping in shapings for link in shaping.links):
-        fixed += workers * BYTES_PER_PAIR * (rows / dataset.classes) ** 2
+        seen = rows if own is None else len(dataset.y_train) + own
+        fixed += workers * BYTES_PER_PAIR * (seen / dataset.classes) ** 2
     fitting = int((limit - fixed) / workers / one)
     if fitting < 1 and limit_gib is not None:
         refuse(
