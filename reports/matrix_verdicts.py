@@ -59,9 +59,9 @@ def in_short(cells: pd.DataFrame, rows: pd.DataFrame) -> dict:
     paragraph = (
         f"Of {len(kinds)} kinds of gradient shaping, each at the value that held-out clean rows choose, {sure.sum()}"
         f" gain over undefended training in the mean of {oblivious.column.nunique()} poison sets that know nothing of"
-        f" them. The best is {told(best)}; clipping, the paper's: {told(clip)}. Against poisons crafted for the victim's"
-        f" own shaping, or for another's if those do more harm, one for every ten clean rows, undefended training keeps"
-        f" an accuracy of {worst.final_mean[UNDEFENDED_TEXT]:.3f}, `{clip}` {adaptive[clip]:.3f}, `{best}`"
+        f" them. The best is {told(best)}; clipping, the paper's: {told(clip)}. Against poisons crafted for the"
+        f" victim's own shaping, or for another's if those do more harm, one for every ten clean rows, undefended"
+        f" training keeps an accuracy of {worst.final_mean[UNDEFENDED_TEXT]:.3f}, `{clip}` {adaptive[clip]:.3f}, `{best}`"
         f" {adaptive[best]:.3f}; most keeps `{adaptive.idxmax()}` with {adaptive.max():.3f}, least"
         f" `{adaptive.idxmin()}` with {adaptive.min():.3f}. To hold a model of at most 75% still takes"
         f" {100 * price[UNDEFENDED_TEXT]:.0f} poisons for every hundred clean rows without a defence,"
