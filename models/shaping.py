@@ -13,8 +13,10 @@ weights, and its sensitivity, from which epsilon follows. DP-SGD (Abadi et al. 2
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import math
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from command_line import NOT_NEGATIVE
@@ -91,6 +93,10 @@ class Phase:
             elif not link.kind.shrinks:
                 return math.inf
         return bound
+
+    def keep(self, wanted: Callable[[Link], bool]) -> Phase:
+        """The phase with those links only for which `wanted` holds, undefended where none is left."""
+        return dataclasses.replace(self, links=tuple(filter(wanted, self.links)) or (UNDEFENDED_LINK,))
 
     @property
     def noise_multiplier(self) -> float:

@@ -42,8 +42,7 @@ def steady(shaping: Shaping) -> Shaping:
     """What a shaping does to a batch once it has settled: its last phase, without noise and without links that look at
     all rows between epochs, whose weights no single batch gives.
     """
-    links = tuple(link for link in shaping.phases[-1].links if not link.kind.between)
-    return Shaping((Phase(links),)) if links else UNDEFENDED
+    return Shaping((Phase(shaping.phases[-1].keep(lambda link: not link.kind.between).links),))
 
 
 def own_rows(shaping: Shaping) -> bool:
@@ -88,7 +87,7 @@ def _flipped(
         weight[len(y) + rows[: round(share * len(rows))], replica] = 1
     x, y, is_poison = np.concatenate([x, x]), np.concatenate([y, 1 - y]), np.arange(2 * len(y)) >= len(y)
     rows = minibatches.Rows.of(x, y, is_poison, weight.shape[1], weight)
-    engine = victims.stack_at(dataset, shaping, weight.shape[1], seed)
+    engine = victims.stack_at(dataset, [shaping] * weight.shape[1], seed)
 
     def cut(rows: minibatches.Rows, epoch: int) -> minibatches.Batches:
         return minibatches.shuffled(rows, 2 * known.batch_size, seed, epoch)  # of which a replica does not see half

@@ -27,6 +27,7 @@ import numpy as np
 
 from command_line import COUNT
 from datasets import Dataset
+from models import shaping as shapings
 from models.later import tf
 from models.shaping import UNDEFENDED, Shaping
 from poisons import bad_models, victims
@@ -65,7 +66,7 @@ class Canceled:
 def craft(dataset: Dataset, ratio: float, shaping: str, seed: int, rounds: int) -> Poisons:
     """Cancel at each bad model, and keep the set that the victims of `shaping` lose most accuracy to."""
     victims.workers()
-    value = victims.parsed(shaping)
+    value = shapings.shaping(shaping)
     models = bad_models.of(dataset, value, seed)
     canceled = cancel(dataset, bad_models.steady(value), models, ratio, seed, rounds)
     labels = np.tile(canceled.labels, (len(models), 1))
@@ -103,7 +104,7 @@ class Sums:
         self, dataset: Dataset, value: Shaping, models: Models, labels: np.ndarray, clean_count: int, seed: int
     ) -> None:
         """clean_count: clean rows in a batch, which has one poison for each of the labels."""
-        self.engine = victims.stack_at(dataset, value, len(models), seed)
+        self.engine = victims.stack_at(dataset, [value] * len(models), seed)
         self.engine.kernels[0].assign(models.kernels)
         self.engine.biases[0].assign(models.biases)
         self.labels = np.tile(labels, len(models))

@@ -29,6 +29,7 @@ import numpy as np
 from command_line import COUNT
 from datasets import Dataset
 from models import minibatches
+from models import shaping as shapings
 from models.later import tf
 from models.shaping import UNDEFENDED, Shaping
 from poisons import bad_models, victims
@@ -48,7 +49,7 @@ OPTIONS = (
 def craft(dataset: Dataset, ratio: float, shaping: str, seed: int, epochs: int) -> Poisons:
     """Aim at each bad model, and keep the set that the victims of `shaping` lose most accuracy to."""
     victims.workers()
-    value = victims.parsed(shaping)
+    value = shapings.shaping(shaping)
     models = bad_models.of(dataset, value, seed)
     points, labels, needed = aim(dataset, bad_models.steady(value), models, ratio, seed, epochs)
     tried = victims.try_on(dataset, value, ratio, points, np.full(points.shape[:2], 1 / points.shape[1]), labels, seed)
@@ -66,7 +67,7 @@ def aim(
     x, y = dataset.x_train.reshape(len(dataset.x_train), -1), dataset.y_train
     points = np.zeros((len(models), count, x.shape[1]), np.float32)
     labels, needed = np.zeros(points.shape[:2], np.int32), np.zeros(len(models))
-    engine = victims.stack_at(dataset, value, len(models), seed)
+    engine = victims.stack_at(dataset, [value] * len(models), seed)
 
     def gap(points, labels):
         own = losses(points, labels, engine.kernels[0], engine.biases[0])

@@ -7,7 +7,6 @@ in that batch. No test row is looked at.
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,7 +18,7 @@ import numpy as np
 from datasets import Dataset
 from models import minibatches
 from models.protocols import protocol
-from models.shaping import UNDEFENDED, Shaping, shaping
+from models.shaping import Shaping
 from poisons import attacks
 from poisons.crafting import Poisons
 from results import layout
@@ -48,13 +47,8 @@ class Victims:
     """
 
     def __init__(self, dataset: Dataset, epsilon: float, shapings: list[Shaping], places: int) -> None:
-        from models import networks
-        from models.trainer import Training
-
-        self.training = Training.published(dataset.name, NETWORK)
-        self.each, self.places, self.epsilon, self.trusted = len(shapings), places, epsilon, dataset.held_out
-        self.shapings = shapings * places
-        self.build = lambda seed: networks.build(NETWORK, dataset.shape, dataset.classes, seed)
+        self.dataset, self.epsilon, self.places, self.each = dataset, epsilon, places, len(shapings)
+        self.protocol, self.shapings = protocol(dataset.name, NETWORK), shapings * places
         self.x, self.y = dataset.x_train.reshape(len(dataset.x_train), -1), dataset.y_train
         chosen = np.random.default_rng(0).permutation(len(self.y))[:SCORING_ROWS]
         self.scoring = minibatches.Rows.of(self.x[chosen], self.y[chosen], np.zeros(len(chosen), bool), 1)
@@ -82,7 +76,7 @@ class Victims:
         weight = np.zeros((DRAWS, len(points), len(self.shapings)), np.float32)
         count = len(candidates[0].points)
         for index, candidate in enumerate(candidates):
-            totals = random.binomial(self.training.batch_size, self.epsilon / (1 + self.epsilon), DRAWS)
+            totals = random.binomial(self.protocol.batch_size, self.epsilon / (1 + self.epsilon), DRAWS)
             copies = random.multinomial(totals, candidate.shares)
             mine = slice(count * index, count * (index + 1)), slice(self.each * index, self.each * (index + 1))
             weight[(slice(None), *mine)] = copies[..., np.newaxis]
@@ -95,18 +89,15 @@ class Victims:
 
     def _batches(self, points: int, seed: int) -> Callable[[minibatches.Rows, int], minibatches.Batches]:
         """Cuts an epoch: in each batch clean rows that leave room for the poisons, and a random draw of all points."""
-        size = round(self.training.batch_size / (1 + self.epsilon))
+        size = round(self.protocol.batch_size / (1 + self.epsilon))
         return partial(drawn_batches, clean_rows=len(self.y), size=size, points=points, seed=seed)
 
     def _engine(self, seed: int):
         """The stack of victims, at the initial weights of `seed`."""
-        from models import stack
-
         if self.built is None:
-            rate = self.training.learning_rate(self.shapings[0])
-            arguments = self.shapings, self.training.optimizer, rate, seed
-            self.built = stack.Stack(self.build(seed), *arguments, trusted=self.trusted)
-        self.built.reset(self.build(seed))
+            self.built = stack_at(self.dataset, self.shapings, seed)
+        else:
+            self.built.reset(initial(self.dataset, seed))
         return self.built
 
 
@@ -157,15 +148,21 @@ def in_batch(dataset: Dataset, ratio: float) -> tuple[int, int]:
     return batch_size - poisons, poisons
 
 
-def stack_at(dataset: Dataset, value: Shaping, replicas: int, seed: int):
-    """A stack of so many victims of a shaping, all at the initial weights of a seed."""
-    from models import networks, stack
+def stack_at(dataset: Dataset, shapings: list[Shaping], seed: int):
+    """A stack of victims, one of each shaping, all at the initial weights of a seed; they learn at the first's rate."""
+    from models import stack
     from models.trainer import Training
 
     training = Training.published(dataset.name, NETWORK)
-    start = networks.build(NETWORK, dataset.shape, dataset.classes, seed)
-    arguments = [value] * replicas, training.optimizer, training.learning_rate(value), seed
-    return stack.Stack(start, *arguments, trusted=dataset.held_out)
+    arguments = shapings, training.optimizer, training.learning_rate(shapings[0]), seed
+    return stack.Stack(initial(dataset, seed), *arguments, trusted=dataset.held_out)
+
+
+def initial(dataset: Dataset, seed: int):
+    """A Keras model of the victims at the initial weights of a seed."""
+    from models import networks
+
+    return networks.build(NETWORK, dataset.shape, dataset.classes, seed)
 
 
 @functools.cache
@@ -176,18 +173,9 @@ def workers() -> int:
     return device.start(None, 2)
 
 
-def parsed(text: str) -> Shaping:
-    """The shaping that a text stands for."""
-    return shaping(text)
-
-
 def quick(value: Shaping) -> Shaping:
-    """A shaping without links that compare all pairs of rows between epochs; undefended where nothing is left."""
-    phases = []
-    for phase in value.phases:
-        links = tuple(link for link in phase.links if not link.kind.compares_rows)
-        phases.append(dataclasses.replace(phase, links=links or UNDEFENDED.phases[0].links))
-    return Shaping(tuple(phases))
+    """A shaping without links that compare all pairs of rows between epochs."""
+    return Shaping(tuple(phase.keep(lambda link: not link.kind.compares_rows) for phase in value.phases))
 
 
 def random_candidate(dataset: Dataset, labels: np.ndarray, seed: int) -> Candidate:
@@ -213,7 +201,7 @@ def try_on(
     candidates.append(random_candidate(dataset, labels[0], seed))
     victims = Victims(dataset, ratio, [value], len(candidates))
     run, history = victims.run(candidates, seed), []
-    for _ in run.epochs(victims.training.epochs):
+    for _ in run.epochs(victims.protocol.epochs):
         history.append(run.engine.hits(victims.scoring.x, victims.scoring.y).mean(1))
     x, y = dataset.x_test.reshape(len(dataset.x_test), -1), dataset.y_test
     return Tried(candidates, np.mean(history[-LAST_EPOCHS:], 0), run.engine.hits(x, y).mean(1))

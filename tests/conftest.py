@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import subprocess
@@ -13,6 +14,30 @@ import pytest
 REPOSITORY = Path(__file__).resolve().parent.parent
 TRAIN = ("python3", "train.py", "--dataset", "subtask", "--network", "lr")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+
+
+BROWSER, DRIVER = (shutil.which(name) for name in ("chromium", "chromedriver"))
+
+
+@contextlib.contextmanager
+def chromium(page: Path):
+    """Headless Chromium that opened a page from its file:// address; its profile lies beside the page."""
+    if not (BROWSER and DRIVER):
+        pytest.skip("no Chromium here (Debian: chromium, chromium-driver)")
+    from selenium import webdriver
+
+    options = webdriver.ChromeOptions()
+    options.binary_location = BROWSER
+    profile = f"--user-data-dir={page.parent / 'profile'}"
+    for argument in ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", profile):
+        options.add_argument(argument)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(executable_path=DRIVER))
+    try:
+        driver.get(page.as_uri())
+        yield driver
+    finally:
+        driver.quit()
 
 
 class Workplace:

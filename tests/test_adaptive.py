@@ -85,7 +85,7 @@ def weighed(text: str, gradients: oracle.Gradients) -> tuple[np.ndarray, np.ndar
 
 def stack_of(text: str, replicas: int) -> tuple:
     """A stack of victims at random parameters, and these."""
-    engine, random = victims.stack_at(TOY, shaping(text), replicas, 1), np.random.default_rng(3)
+    engine, random = victims.stack_at(TOY, [shaping(text)] * replicas, 1), np.random.default_rng(3)
     kernels, biases = (random.normal(size=[replicas, *shape]).astype(np.float32) for shape in ((2, FEATURES), (2,)))
     engine.kernels[0].assign(kernels)
     engine.biases[0].assign(biases)

@@ -3,17 +3,16 @@
 import itertools
 import json
 import re
-import shutil
 
 import numpy as np
 import pandas as pd
 import pytest
+from conftest import chromium
 
 from poisons import attacks
 from reports import matrix_page
 from results import layout
 
-BROWSER, DRIVER = (shutil.which(name) for name in ("chromium", "chromedriver"))
 HOSTILE = "</script><script>document.title = 'taken'</script><b>$x_{$"  # markup, and what matplotlib takes for formulas
 WHY = "the residual stayed at 0.44 of the clean gradient"
 COMMAND = "python3 train.py --dataset subtask --network lr --shaping 'clip:1@5,phuber:2' --seed 1"
@@ -92,19 +91,8 @@ def page(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def driver(page):
-    if not (BROWSER and DRIVER):
-        pytest.skip("no Chromium here (Debian: chromium, chromium-driver)")
-    from selenium import webdriver
-
-    options = webdriver.ChromeOptions()
-    options.binary_location = BROWSER
-    profile = f"--user-data-dir={page.parent / 'profile'}"
-    for argument in ("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", profile):
-        options.add_argument(argument)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(executable_path=DRIVER))
-    yield driver
-    driver.quit()
+    with chromium(page) as driver:
+        yield driver
 
 
 @pytest.fixture

@@ -2,13 +2,10 @@
 
 import base64
 import re
-import shutil
 
 import pytest
-from conftest import REPOSITORY, Workplace
+from conftest import REPOSITORY, Workplace, chromium
 from test_report import copy_kept
-
-BROWSER, DRIVER = (shutil.which(name) for name in ("chromium", "chromedriver"))
 
 
 @pytest.fixture(scope="module")
@@ -22,25 +19,8 @@ def page(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def browser(page):
-    if not (BROWSER and DRIVER):
-        pytest.skip("no Chromium here (Debian: chromium, chromium-driver)")
-    from selenium import webdriver
-
-    options = webdriver.ChromeOptions()
-    options.binary_location = BROWSER
-    for argument in (
-        "--headless=new",
-        "--no-sandbox",
-        "--disable-gpu",
-        "--disable-dev-shm-usage",
-        f"--user-data-dir={page.parent / 'profile'}",
-    ):
-        options.add_argument(argument)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(executable_path=DRIVER))
-    driver.get(page.as_uri())
-    yield driver
-    driver.quit()
+    with chromium(page) as driver:
+        yield driver
 
 
 def test_the_page_needs_no_other_file(page):

@@ -56,10 +56,11 @@ def craft_slabs_own(
 def _craft_by_victim(
     dataset: Dataset, epsilon: float, quantile: float, seed: int, generations: int, shaping: str | None
 ) -> Poisons:
+    from models import shaping as shapings
     from poisons import victims
     from poisons.steinhardt import slab_search
 
-    crafter, value = _crafter(dataset, epsilon, quantile, seed), shaping and victims.quick(victims.parsed(shaping))
+    crafter, value = _crafter(dataset, epsilon, quantile, seed), shaping and victims.quick(shapings.shaping(shaping))
     progress = Progress(f"slabs {epsilon} {shaping or ''}".strip(), generations, "score", "generation")
     found = slab_search.by_victim(crafter, dataset, value, generations, seed, progress.show)
     return _four_points(dataset, crafter, found)

@@ -43,7 +43,7 @@ from files import writing
 from models import device, minibatches
 from models.kinds import robust
 from models.protocols import protocol
-from models.shaping import UNDEFENDED
+from models.shaping import UNDEFENDED, shaping
 from poisons import adversarial_flip, victims
 from results import layout
 
@@ -120,7 +120,7 @@ def targets_of(data: datasets.Dataset) -> dict[str, np.ndarray]:
     y = np.concatenate([data.y_train, 1 - data.y_train[flipped]])
     is_flip = np.arange(len(y)) >= clean_count
     rows = minibatches.Rows.of(x, y, is_flip, 2, np.stack([~is_flip, np.ones(len(y))], 1))
-    clean, flips = trained(data, victims.stack_at(data, UNDEFENDED, 2, 0), rows, 0)
+    clean, flips = trained(data, victims.stack_at(data, [UNDEFENDED] * 2, 0), rows, 0)
     random = np.append(np.random.default_rng(0).normal(size=len(clean) - 1), 0)
     targets = {"clean negated": -clean, "random": random, "flips": flips}
     return {name: model * np.linalg.norm(clean) / np.linalg.norm(model) for name, model in targets.items()}
@@ -243,7 +243,7 @@ def measure(name: str, raw: datasets.Dataset) -> pd.DataFrame:
     data, lines = features(name, raw), []
     targets, clean, count = targets_of(data), with_ones(data.x_train), len(data.y_train)
     for text in PUSHES:
-        engine = victims.stack_at(data, victims.parsed(text), len(targets) + 1, 0)
+        engine = victims.stack_at(data, [shaping(text)] * (len(targets) + 1), 0)
         for share in SHARES:
             attacks = [attack(clean, data.y_train, text, target, round(share * count)) for target in targets.values()]
             rows = rows_of(data, [(x, y) for _, x, y, _ in attacks])
