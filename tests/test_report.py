@@ -318,7 +318,7 @@ PARTS = ("ipoisoning", "analysis", "tpoisoning")
 
 def copy_kept(results):
     """A copy of the results that the repository brings along."""
-    for part in PARTS:
+    for part in (*PARTS, "matrix"):
         shutil.copytree(
             REPOSITORY / "results" / part,
             results / part,
