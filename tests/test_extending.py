@@ -55,19 +55,19 @@ def reported(place: Workplace, column: str, start: str) -> dict[str, pandas.Data
 
 @pytest.mark.slow
 def test_an_attack_is_one_file(suite):
-    assert [*changes("attack.diff")] == ["poisons/adversarial_flip.py"] and sum(changes("attack.diff").values()) <= 30
+    assert [*changes("attack.diff")] == ["poisons/boundary_flip.py"] and sum(changes("attack.diff").values()) <= 30
     place = suite("attack.diff")
-    short = {"ATTACKS": "adversarial-flips", "RATIOS": "0.1 0.2", "SHAPINGS": "undefended 4", "EPOCHS": 2}
+    short = {"ATTACKS": "boundary-flips", "RATIOS": "0.1 0.2", "SHAPINGS": "undefended 4", "EPOCHS": 2}
     place.succeed("./do_ipoisoning.sh", "subtask", "0", **short)
     place.succeed("./analyze_ipoisoning.sh", "subtask", **short)
-    tables = reported(place, "attack", "adversarial-flips")
+    tables = reported(place, "attack", "boundary-flips")
     assert set(tables["other_trainings"]["ratio"]) == {0.1, 0.2} and len(tables["other_trainings"]) == 4
-    assert len(reported(place, "set", "adversarial-flips")["gradients"]) == 4
+    assert len(reported(place, "set", "boundary-flips")["gradients"]) == 4
     flips = (
         place.suite
-        / "datasets/poisons/indiscriminate/adversarial-flips/fashion_mnist_3_4.1.0_adversarial-flips_0.1.npz"
+        / "datasets/poisons/indiscriminate/boundary-flips/fashion_mnist_3_4.1.0_boundary-flips_0.1.npz"
     )
-    assert place.succeed("python3", "-m", "poisons.adversarial_flip", "--ratio", "0.1").stdout.split() == [str(flips)]
+    assert place.succeed("python3", "-m", "poisons.boundary_flip", "--ratio", "0.1").stdout.split() == [str(flips)]
     assert "100 classes" in refused(place.run("./do_ipoisoning.sh", "purchases", "0", **short))
 
 

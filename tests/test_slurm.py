@@ -50,7 +50,7 @@ MATRIX = {
     "SHAPINGS": "undefended 4",
     "SEEDS": "1 2",
     "NETWORK": "lr",
-    "EPOCHS": 1,
+    "EPOCHS": 40,
     "CPUS": 1,
 }
 # what else the scripts take from the environment
@@ -333,14 +333,15 @@ def test_a_matrix_that_lost_tasks_has_the_results_of_a_run_without_slurm(slurm, 
 
     job = slurm.submit(suite, array)  # two at a time
     slurm.call("scancel", f"{job}_4")  # before it starts
-    wait_for(lambda: slurm.state(f"{job}_1") == "RUNNING", 60, "the first task", pause=0.02)
-    slurm.call("scancel", f"{job}_1")  # long before it has trained
-    wait_for(lambda: slurm.state(f"{job}_2") == "RUNNING", 60, "the second task", pause=0.02)
+    logs = {number: suite / "logs" / f"{Path(array).stem}-{number}.log" for number in numbers}
+    speaks = {number: lambda log=log: log.exists() and log.stat().st_size for number, log in logs.items()}
+    wait_for(speaks["1"], 60, "the first task", pause=0.02)  # a signal to a script that is being started can be lost
+    slurm.call("scancel", f"{job}_1")  # before it has trained
+    wait_for(speaks["2"], 60, "the second task", pause=0.02)
     slurm.call("scontrol", "requeue", f"{job}_2")
     ended = {number: (task["JobState"], task["Restarts"]) for number, task in slurm.end(job).items()}
     ended.pop("4", None)  # Slurm may forget a task that has never run
     assert ended == {"1": ("CANCELLED", "0"), "2": ("COMPLETED", "1"), "3": ("COMPLETED", "0")}
-    logs = {number: suite / "logs" / f"{Path(array).stem}-{number}.log" for number in numbers}
     assert not logs["4"].exists()
     kept = marks(results)
     assert len(trained(results)) == len(kept) == 4  # two shapings each
