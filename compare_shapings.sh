@@ -9,7 +9,8 @@
 #   transfer     each of those poison files against each chosen shaping, by two seeds of its own: results/matrix/transfer.csv; and the price
 #                of a bad model under each: results/matrix/price.csv
 #   final        each chosen shaping against the files that are the strongest against it, one of each attack and ratio
-# `adaptive` means the last three. All shapings of a poison set and seed train as one stack, for 40 epochs on the subtask.
+#   targeted     of shopping baskets alone: clean-label poisons that move by RADIUS at most, on models that are trained where they are missing
+# `adaptive` means crafting, transfer and final. All shapings of a poison set and seed train as one stack, for 40 epochs on the subtask.
 #
 # With WRITE=1 and one stage, its task scripts are written instead, and one script for all of them; poison files, the clean baseline, and what is
 # missing of crafting or transfer where a later stage needs it, are made before, here:
@@ -29,14 +30,16 @@ if [[ $# -ne 2 ]]; then
     echo "usage: ./compare_shapings.sh <data set> <gpu>        e.g. subtask 0" >&2
     exit 2
 fi
-seeds="1 2 3 4 5 6 7 8 9 10" epochs="" retrain=""
+seeds="1 2 3 4 5 6 7 8 9 10" epochs="" retrain="" few=""
 case $1 in
     subtask | fashion_mnist_3_4.1.0)
         against="none label-flips:0.1 label-flips:0.4 adversarial-flips:0.1 slabs:0.1 slabs:0.4 slabs-release:0.1 slabs-release:0.4
             minmax:0.3 collision:1.0"
         network=lr stages="oblivious adaptive" ;;
-    fashion_mnist)                                            # the clean baseline re-trained, on the values chosen on the subtask
-        against="none label-flips:0.4 insertion:4" network=shallow-mlp stages=oblivious seeds="1 2 3 4 5" epochs=20 retrain=1 ;;
+    fashion_mnist)                                            # the clean baseline re-trained; a training takes half a minute
+        against="none label-flips:0.4 insertion:4" network=shallow-mlp stages=oblivious seeds="1 2 3 4 5" epochs=10 retrain=1 few=chosen
+        [[ ${NETWORK:-} != badnet ]] || against="none insertion:4" seeds="1 2 3" epochs=5 few="undefended 0.1 phuber:2 gce:0.7" ;;
+    purchases | purchases-cj) against="none label-flips:0.4" network=lr stages=targeted few=chosen ;;
     *) against="none label-flips:0.4" network=lr stages=oblivious ;;
 esac
 # of each kind some values, as train.py --shaping takes them; which of a kind is chosen for the adaptive stages, choose_shapings.py says
@@ -53,11 +56,11 @@ shapings="undefended 4 1 0.1 1:0.01 1:0.1 1:1 clip-layers:4 clip-layers:1 clip-l
 [[ $network != lr || $stages == oblivious ]] || shapings+=" trusted:200 trusted:100 trusted:20"      # with held-out rows
 adaptive="gradient-canceling:0.03 gradient-canceling:0.1 model-targeted:0.03 model-targeted:0.1 slabs-own:0.1 slabs-own:0.4"
 
-# Settings; each can be given in the environment, e.g. STAGES=oblivious SHAPINGS="4 phuber:2" SEEDS="1 2" ./compare_shapings.sh subtask 0
+# Settings; each can be given in the environment, e.g. STAGES=oblivious SHAPINGS="4 phuber:2" SEEDS="1 2" ./compare_shapings.sh subtask 0,
+# or NETWORK=badnet ./compare_shapings.sh fashion_mnist 0: three seeds of few shapings
 read -ra STAGES <<< "${STAGES:-$stages}"
 read -ra AGAINST <<< "$(tr '\n' ' ' <<< "${AGAINST:-$against}")"     # attack:ratio (alpha, patch), and none: the clean rows alone
-given=${SHAPINGS:+yes}
-read -ra SHAPINGS <<< "$(tr '\n' ' ' <<< "${SHAPINGS:-$shapings}")"
+read -ra SHAPINGS <<< "$(tr '\n' ' ' <<< "${SHAPINGS:-${few:-$shapings}}")"      # chosen: what choose_shapings.py says
 read -ra ADAPTIVE <<< "${ADAPTIVE:-$adaptive}"                # attack:ratio
 read -ra SEEDS <<< "${SEEDS:-$seeds}"
 NETWORK=${NETWORK:-$network}
@@ -65,6 +68,7 @@ EPOCHS=${EPOCHS-$epochs}                                      # the paper's, wit
 RETRAIN=${RETRAIN-$retrain}                                   # 1: from the clean baseline instead of initial weights
 WRITE=${WRITE:-}                                              # 1: task scripts
 TOTPROCS=${TOTPROCS:-}
+TARGETS=${TARGETS:-20} RADIUS=${RADIUS:-2.1}                  # a third of the undefended targets falls
 CPUS=${CPUS:-2}                                               # cores that Slurm is asked for, a task
 export PYTHON=${PYTHON:-$([[ -x .venv/bin/python ]] && echo "$PWD/.venv/bin/python" || echo python3)}
 
@@ -78,9 +82,9 @@ done
 stages=()
 for stage in "${STAGES[@]}"; do
     case $stage in
-        oblivious | crafting | transfer | final) stages+=("$stage") ;;
+        oblivious | crafting | transfer | final | targeted) stages+=("$stage") ;;
         adaptive) stages+=(crafting transfer final) ;;
-        *) refuse "STAGES=$stage: unknown; give some of oblivious, crafting, transfer, final, and adaptive for the last three" ;;
+        *) refuse "STAGES=$stage: unknown; give some of oblivious, crafting, transfer, final, targeted, and adaptive for the three in the middle" ;;
     esac
 done
 [[ "$WRITE $RETRAIN" =~ ^1?\ 1?$ ]] ||
@@ -96,6 +100,9 @@ model=(--dataset "$1" --network "$NETWORK")
 training=(train.py "${model[@]}" --gpu "$2" ${EPOCHS:+--epochs "$EPOCHS"} ${RETRAIN:+--retrain})
 crafting=(--dataset "$1" --sets "${ADAPTIVE[@]}")
 transfer=(transfer.py "${model[@]}")
+# all at the undefended learning rate; poisons of any feature distance
+targeted=(attack_targets.py "${model[@]}" --gpu "$2" --mode oneshot --learning-rate 0.04 --targets "$TARGETS" --poisons 10 --beta 0
+    --radius "$RADIUS" --feature-distance 1e6)
 matrix=$1-matrix
 tasks=() files=() chosen=() crafted=() strongest=()
 
@@ -115,7 +122,7 @@ lines() {                                                     # the lines that a
 choose() { [[ ${#chosen[@]} -gt 0 ]] || lines chosen choose_shapings.py "${model[@]}" ${EPOCHS:+--epochs "$EPOCHS"}; }
 craft() { choose; [[ ${#crafted[@]} -gt 0 ]] || lines crafted -m poisons "${crafting[@]}" --against "${chosen[@]}"; }
 
-[[ $given || $1 != fashion_mnist ]] || lines SHAPINGS choose_shapings.py "${model[@]}"
+[[ ${SHAPINGS[*]} != chosen ]] || lines SHAPINGS choose_shapings.py "${model[@]}"
 for stage in "${stages[@]}"; do
     case $stage in
         oblivious)
@@ -149,11 +156,15 @@ for stage in "${stages[@]}"; do
             for seed in "${SEEDS[@]}"; do
                 task "seed $seed against the strongest files" "${training[@]}" --strongest --poison "${strongest[@]}" --seed "$seed" --shaping "${chosen[@]}"
             done ;;
+        targeted)
+            for shaping in "${SHAPINGS[@]}"; do
+                task "clean-label poisons against $shaping" "${targeted[@]}" ${EPOCHS:+--epochs "$EPOCHS"} --shaping "$shaping"
+            done ;;
     esac
 done
 if [[ -n $WRITE ]]; then
     printf '%s\n' "${tasks[@]}" | "$PYTHON" write_tasks.py --name "$matrix-$stage" --of "the stage $stage" --by compare_shapings.sh \
         --cpus "$CPUS" ${TOTPROCS:+--run "$TOTPROCS"}
     declare -A next=([oblivious]=crafting [crafting]=transfer [transfer]=final)
-    [[ $stage == final ]] || echo "then, with the same settings: WRITE=1 STAGES=${next[$stage]} ./compare_shapings.sh $1 $2"
+    [[ ! ${next[$stage]:-} ]] || echo "then, with the same settings: WRITE=1 STAGES=${next[$stage]} ./compare_shapings.sh $1 $2"
 fi

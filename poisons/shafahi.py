@@ -11,12 +11,14 @@ target:
 
 f are the features before the last layer, of a logistic regression the logits. Poisons are crafted against the very
 model that is attacked, so there is a file for each shaping too. They lie in the file by their distance to the target's
-features, the nearest first.
+features, the nearest first. With --radius a poison stays within that L2 distance of its base row: a dose that is the
+same for all models, which a feature distance is not.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import math
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
 
 NAME = "clean-labels"  # it needs a model and a target, so it is none of the attacks that `python3 -m poisons` crafts
 BASE_CLASS, TARGET_CLASS = 3, layout.TARGET_CLASS  # the targets' own class, and the one wanted; the paper's names
+RADIUS = "_radius_"  # in a budget's name
 SMALLEST_STEP = 1e-7  # below it float32 sees no difference
 
 
@@ -42,7 +45,7 @@ SMALLEST_STEP = 1e-7  # below it float32 sees no difference
 class Budget:
     """What the attacker may do: beta; at most so many iterations; the largest |f(p) - f(t)| of an accepted poison; so
     many base rows; the relative change of p at which it has converged; watermark: the share of the target that is
-    blended into each base row beforehand.
+    blended into each base row beforehand; radius: the largest |p - b|.
     """
 
     beta: float = 0.1
@@ -51,13 +54,17 @@ class Budget:
     poisons: int = 100
     tolerance: float = 1e-10
     watermark: float = 0.0
+    radius: float = math.inf
 
     @property
     def name(self) -> str:
         """As folders spell it, e.g. 0.1_2000_3.5_100_1e-10."""
         name = f"{self.beta}_{self.iterations}_{self.feature_distance}_{self.poisons}_{self.tolerance}"
-        return f"{name}_watermark_{self.watermark}" if self.watermark else name
+        name += f"_watermark_{self.watermark}" if self.watermark else ""
+        return name if math.isinf(self.radius) else f"{name}{RADIUS}{self.radius}"
 
+
+DOSED = Budget(beta=0.0, feature_distance=1e6, poisons=10)  # with a radius, as compare_shapings.sh has it
 
 OPTIONS = (
     Option("base_class", INDEX, "the targets' own class", BASE_CLASS),
@@ -68,6 +75,7 @@ OPTIONS = (
     Option("feature_distance", POSITIVE, "the largest accepted", Budget.feature_distance),
     Option("tolerance", POSITIVE, "relative change at which to stop", Budget.tolerance),
     Option("watermark", SHARE, "share of the target blended into each base row", Budget.watermark),
+    Option("radius", POSITIVE, "the largest L2 distance of a poison to its base row", Budget.radius),
 )
 
 
@@ -144,11 +152,13 @@ class Crafter:
         target: float32 [*shape]; base: float32 [rows, *shape]. Returns float32 [rows, *shape] in [0, 1] and [rows].
         """
         start = (1 - budget.watermark) * base + budget.watermark * target
-        settings = (self.tf.constant(value) for value in (budget.beta, budget.iterations, budget.tolerance))
+        settings = (
+            self.tf.constant(value) for value in (budget.beta, budget.iterations, budget.tolerance, budget.radius)
+        )
         return tuple(values.numpy() for values in self.descend(target[np.newaxis], start.astype(np.float32), *settings))
 
-    def _descend(self, target, base, beta, iterations, tolerance):
-        """Forward-backward splitting (their algorithm 1) for all rows at once.
+    def _descend(self, target, base, beta, iterations, tolerance, radius):
+        """Forward-backward splitting (their algorithm 1) for all rows at once, each step cut off at the radius.
 
         Each row has a step size of its own, halved when its objective rises.
         """
@@ -173,6 +183,9 @@ class Crafter:
             forward = x - along(step) * gradient
             pull = 2 * along(step) * beta  # their algorithm leaves out the 2, and so minimises for half of beta
             backward = tf.clip_by_value((forward + pull * base) / (1 + pull), 0.0, 1.0)
+            moved = tf.sqrt(tf.reduce_sum(tf.square(backward - base), axes))
+            within = base + along(radius / tf.maximum(moved, radius)) * (backward - base)  # in the box, as both ends
+            backward = tf.where(along(moved > radius), within, backward)
             new_distance, new_gradient = distance_and_gradient(backward)
             new_objective = new_distance + beta * tf.reduce_sum(tf.square(backward - base), axes)
             better = ~done & (new_objective <= objective)

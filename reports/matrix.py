@@ -1,18 +1,21 @@
 """The matrix: every gradient shaping against every attack, those that do not know it and those that do.
 
-A column is an attack and its ratio (the alpha of watermarks, the patch of backdoors). Poisons that were crafted against
+A column is an attack and its ratio (the alpha of watermarks, the patch of backdoors, the radius of clean labels, of
+which each target counts as a seed). Poisons that were crafted against
 a shaping (`crafted_against`) are adaptive: of an attack and ratio each row counts the worst of those crafted against
 itself and of those crafted against others that are the strongest by other seeds (transfer.py).
 """
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pandas as pd
 from scipy import stats
 
 from models.kind import UNDEFENDED_TEXT
-from poisons import attacks, poison_set
+from poisons import attacks, poison_set, shafahi
 from reports import Table, choice, frames
 from reports.reading import Results
 from results import layout
@@ -37,12 +40,12 @@ ROW_COLUMNS = [
 
 def tables(results: Results) -> list[Table]:
     """The tables matrix, a line a cell, and matrix_rows, a line a shaping; none where no kinds were compared."""
-    runs = runs_of(results)
-    if runs.empty:
+    runs = [found for found in (runs_of(results), targets_of(results)) if len(found)]
+    if not runs:
         return []
     measured = choice.measured(results)
     picked = choice.chosen(measured)
-    cells = cells_of(runs)
+    cells = cells_of(pd.concat(runs, ignore_index=True))
     cells = pd.concat([cells, worst_of(cells)], ignore_index=True)
     cells["kind"], cells["chosen"] = cells.shaping.map(choice.kind_of), chosen_of(cells, picked)
     rows = rows_of(cells, measured)
@@ -93,6 +96,33 @@ def runs_of(results: Results) -> pd.DataFrame:
     return cells.sort_values("seed")
 
 
+def targets_of(results: Results) -> pd.DataFrame:
+    """Targeted attacks in the columns of `runs_of`, a line a target: one poison each, within a radius
+    (`shafahi.DOSED`), all shapings at the undefended learning rate. final is 1 where any poison hits; without poisons, the accuracy.
+    """
+    cells = results.trials.cells
+    radius = cells.budget.astype(str).str.extract(rf"{shafahi.RADIUS}([\d.]+)$")[0]
+    cells = cells.assign(value=radius.astype(float))
+    cells = cells[cells.eval("mode == 'oneshot' and engine == 'stack' and batch_size == paper_batch_size")]
+    dosed = [dataclasses.replace(shafahi.DOSED, radius=value).name for value in cells.value]
+    cells = cells[(cells.budget == dosed) & (cells.learning_rate == cells.paper_learning_rate)]
+    if set(cells.shaping.map(choice.kind_of)) <= set(PAPERS):
+        return pd.DataFrame()
+    lines = results.trials.lines.loc[cells.index]
+    hits = (lines.success.astype(str) == "True") & (lines.poison > 0)
+    cells = cells.assign(
+        start="retrain", seed=cells.target, crafted_against="", measure="success", best=np.nan, diverged=False,
+        final=hits.groupby(level=0).any().astype(float), column=[f"{shafahi.NAME} {value:g}" for value in cells.value],
+        seconds=cells.seconds / lines.groupby(level=0).size(),
+    )  # fmt: skip
+    clean = lines[lines.poison == 0].test_acc.astype(float).groupby(level=0).first()
+    unharmed = cells.sort_values("target").drop_duplicates([*PLACE, "shaping"])  # the same one for every target
+    unharmed = unharmed.assign(
+        attack=poison_set.NONE, column=poison_set.NONE, value=0.0, measure="accuracy", final=clean
+    )
+    return pd.concat([cells, unharmed]).sort_values("seed")
+
+
 def column_of(attack: str, poison: str, name: str, dataset: str) -> tuple:
     """The column of a poison set, its value (ratio, alpha or patch), and the shaping that it was crafted against; None
     where anything else about the set is unusual.
@@ -113,6 +143,14 @@ def column_of(attack: str, poison: str, name: str, dataset: str) -> tuple:
 
 def command_of(run: pd.Series) -> str:
     """The shell line that makes a training again."""
+    if "target_class" in run and pd.notna(run.target_class):
+        dose = shafahi.DOSED
+        return (
+            f"python3 attack_targets.py --dataset {run.dataset} --network {run.network} --mode {run['mode']}"
+            f" --learning-rate {run.learning_rate:g} --radius {run.budget.partition(shafahi.RADIUS)[2]}"
+            f" --beta {dose.beta:g} --feature-distance {dose.feature_distance:g} --poisons {dose.poisons}"
+            f" --target {run.target:.0f} --shaping '{run.shaping}'"
+        )
     files = poison_set.NONE
     if run.attack != poison_set.NONE:
         against = f" --against '{run.crafted_against}'" if run.crafted_against else ""
@@ -139,7 +177,8 @@ def cells_of(runs: pd.DataFrame) -> pd.DataFrame:
     alone = runs[runs.shaping == UNDEFENDED_TEXT].set_index([*PLACE, "column", "seed"]).final
     runs = runs.join(alone.rename("alone"), on=[*PLACE, "column", "seed"])
     runs["gain"] = (runs.final - runs.alone) * np.where(runs.measure == "success", -1, 1)
-    runs["fell"] = ((runs.gain < -COLLAPSED) | runs.diverged.astype(bool)).astype(float)
+    fell = (runs.gain < -COLLAPSED) & (runs.measure == "accuracy")
+    runs["fell"] = (fell | runs.diverged.astype(bool)).astype(float)
     runs["command"] = runs.apply(command_of, axis=1)
     groups = runs.sort_values("seed").groupby(CELL)
     frame = groups.agg(

@@ -20,7 +20,7 @@ from matplotlib.ticker import FixedLocator
 
 from files import writing
 from models.kind import UNDEFENDED_TEXT
-from poisons import poison_set
+from poisons import poison_set, shafahi
 from reports.matrix import COLLAPSED
 from results import layout, plotting
 
@@ -175,6 +175,7 @@ def cell_detail(shaping: str, column: Column, cell) -> dict:
     made = {"title": title, "facts": cell_facts(cell), "why": text(cell.why), "command": text(cell.command)}
     made["sources"] = [[name, f"./{quote(name)}"] for name in text(cell.source).split("; ") if name]
     made["measure"] = f"final {cell.measure}"
+    made["each"] = "target" if text(cell.attack) == shafahi.NAME else "seed"
     seeds = zip_longest(*(text(part).split() for part in (cell.seed_numbers, cell.finals, cell.gains)), fillvalue="nan")
     made["seeds"] = [[seed, number(float(final)), points(float(gain))] for seed, final, gain in seeds]
     return made
@@ -187,7 +188,7 @@ def cell_facts(cell) -> dict[str, str]:
         f"final {cell.measure}{better}": interval(number, cell.final_mean, cell.final_ci95),
         f"best epoch's {cell.measure}": interval(number, cell.best_mean, cell.best_ci95),
         "gain over undefended, points": interval(points, cell.gain_mean, cell.gain_ci95),
-        "seeds": number(cell.seeds, ".0f"),
+        "targets" if text(cell.attack) == shafahi.NAME else "seeds": number(cell.seeds, ".0f"),
         "diverged": number(cell.diverged, ".0f"),
         "collapsed, % of seeds": number(100 * cell.collapsed, ".0f"),
         "seconds a training": number(cell.seconds, ".3g"),

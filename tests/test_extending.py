@@ -63,10 +63,7 @@ def test_an_attack_is_one_file(suite):
     tables = reported(place, "attack", "boundary-flips")
     assert set(tables["other_trainings"]["ratio"]) == {0.1, 0.2} and len(tables["other_trainings"]) == 4
     assert len(reported(place, "set", "boundary-flips")["gradients"]) == 4
-    flips = (
-        place.suite
-        / "datasets/poisons/indiscriminate/boundary-flips/fashion_mnist_3_4.1.0_boundary-flips_0.1.npz"
-    )
+    flips = place.suite / "datasets/poisons/indiscriminate/boundary-flips/fashion_mnist_3_4.1.0_boundary-flips_0.1.npz"
     assert place.succeed("python3", "-m", "poisons.boundary_flip", "--ratio", "0.1").stdout.split() == [str(flips)]
     assert "100 classes" in refused(place.run("./do_ipoisoning.sh", "purchases", "0", **short))
 

@@ -11,7 +11,7 @@ import pytest
 from conftest import REPOSITORY, TRAIN, Workplace
 from scipy import stats
 from test_adaptive import TOY
-from test_report import finish, place, poisoned
+from test_report import finish, place, poisoned, trials
 
 import choose_shapings
 import datasets
@@ -23,8 +23,8 @@ from models import device, protocols
 from models.later import tf
 from models.shaping import Shaping
 from models.trainer import Cell, Trainer, Training
-from poisons import attacks, poison_set
-from reports import choice, matrix, matrix_verdicts, reading
+from poisons import attacks, poison_set, shafahi
+from reports import choice, matrix, matrix_verdicts, reading, targeted
 from results import layout, transfers
 
 NAN = float("nan")
@@ -254,6 +254,33 @@ def test_what_diverged_is_the_worst_and_gains_over_another_attack_are_of_the_sam
     worst = cells.loc["0.1", "worst adaptive 0.1"]
     assert (worst.seed_numbers, worst.gains, worst.gain_mean) == ("1 2 3", "nan 0.4000 0.5200", 0.46)
     assert cells.why["phuber:2", "worst adaptive 0.1"] == "by model-targeted 0.1, crafted against phuber:2"
+
+
+def test_targets_count_as_seeds_where_poisons_have_a_radius_and_rates_are_equal(results):
+    budget = dataclasses.replace(shafahi.DOSED, radius=2.1).name
+    dosed = {"budget": budget, "learning_rate": 0.04, "stop_at_first": False}
+    for target, hits in enumerate(([1, 3], [], [0, 2])):
+        trials(results, "oneshot", "undefended", target, hits, **dosed)
+        trials(results, "oneshot", "0.1", target, [1] if target == 1 else [], **dosed)
+        trials(results, "oneshot", "0.1", target, [1], **{**dosed, "learning_rate": 0.08})
+        trials(results, "multipoison", "0.1", target, [1], **dosed)
+    assert matrix.tables(reading.read()) == []  # clipping alone
+    for target in range(3):
+        trials(results, "oneshot", "phuber:2", target, [0], **dosed)  # falls without a poison: none of it
+        trials(results, "oneshot", "phuber:4", target, [1], budget=budget, learning_rate=0.08)
+        trials(results, "oneshot", "phuber:10", target, [1], learning_rate=0.04)  # of the paper's budget
+    cells, rows = tables()
+    assert set(cells.index) == set(itertools.product(["undefended", "0.1", "phuber:2"], ["none", "clean-labels 2.1"]))
+    told = ["final_mean", "gain_mean", "seeds", "measure", "collapsed", "seed_numbers"]
+    assert cells.loc[("0.1", "clean-labels 2.1"), told].tolist() == [0.3333, 0.3333, 3, "success", 0, "0 1 2"]
+    assert cells.gains["0.1", "clean-labels 2.1"] == "1.0000 -1.0000 1.0000"
+    assert cells.loc[("undefended", "none"), told].tolist() == [0.7, 0, 1, "accuracy", 0, "0"]
+    assert rows.oblivious_gain_mean.to_dict() == {"undefended": 0, "0.1": 0.3333, "phuber:2": 0.6667}
+    assert rows.clean_price_mean["phuber:2"] == 0
+    command = cells.command["0.1", "clean-labels 2.1"]
+    assert "attack_targets.py --dataset purchases-cj" in command and "--radius 2.1 --beta 0" in command
+    others = [table for table in targeted.tables(reading.read()) if table.name == "other_targeted"]
+    assert set(others[0].frame.shaping) == {"0.1", "phuber:4", "phuber:10"}  # the others, in no table of their own
 
 
 def test_ranks_count_the_chosen_rows_that_are_better_for_sure():

@@ -334,6 +334,18 @@ def test_a_stage_of_the_matrix_is_written_as_tasks(stage, before, tasks, followi
     assert calls[-len(fewer) :] == fewer and len(list(matrix.folder.glob("mine-matrix-*"))) == len(fewer) + 1
 
 
+def test_targets_are_attacked_under_each_chosen_shaping(matrix):
+    attack = "--mode oneshot --learning-rate 0.04 --targets 3 --poisons 10 --beta 0 --radius 1.5 --feature-distance 1e6"
+    model = "--dataset purchases --network lr"
+    calls = [f"attack_targets.py {model} --gpu 0 {attack} --epochs 3 --shaping {shaping}" for shaping in CHOSEN.split()]
+    settings = {"SHAPINGS": "", "NETWORK": "", "TARGETS": "3", "RADIUS": "1.5"}
+    run = ("./compare_shapings.sh", "purchases", "0")
+    assert matrix.run(*run, **settings)[1] == [f"choose_shapings.py {model}", *calls]
+    done, before = matrix.run(*run, **settings, WRITE="1")
+    assert done.returncode == 0 and len(before) == 1 and "then" not in done.stdout
+    assert matrix.run("./purchases-matrix-targeted-array.sh")[1] == calls
+
+
 @pytest.mark.parametrize("command", ["-m", "choose_shapings.py", "transfer.py", "train.py"])
 @pytest.mark.parametrize("write", ["", "1"], ids=["run", "written"])
 def test_a_matrix_ends_where_a_command_fails(command, write, matrix):

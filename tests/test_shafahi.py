@@ -51,6 +51,35 @@ def test_descent_reaches_the_optimum_that_a_bounded_quasi_newton_method_finds(be
         assert objective(poison.astype(np.float64))[0] <= optimum.fun * (1 + 1e-4) + 1e-7
 
 
+@pytest.mark.parametrize(("radius", "beta"), [(0.5, 0.0), (2.1, 0.0), (1.0, 0.5)])
+def test_descent_within_a_radius_reaches_the_optimum_of_sequential_quadratic_programs(radius, beta, model, purchases):
+    target, base = purchases.x_test[2], purchases.x_train[purchases.y_train == 4][:5]
+    kernel = model.layers[-1].kernel.numpy().astype(np.float64)
+    budget = dataclasses.replace(shafahi.DOSED, radius=radius, beta=beta)
+    poisons, _ = shafahi.Crafter(model).craft(target, base, budget)
+    moved = np.linalg.norm(poisons - base, axis=1)
+    assert poisons.min() >= 0 and poisons.max() <= 1 and moved.max() <= radius * (1 + 1e-5)
+    assert moved.min() >= radius * 0.999  # none of these can reach the target
+    for poison, row in zip(poisons, base.astype(np.float64)):
+
+        def objective(p, row=row):
+            return np.sum(((p - target) @ kernel) ** 2) + beta * np.sum((p - row) ** 2)
+
+        def gradient(p, row=row):
+            return 2 * kernel @ ((p - target) @ kernel) + 2 * beta * (p - row)
+
+        ball = {
+            "type": "ineq",
+            "fun": lambda p, row=row: radius**2 - np.sum((p - row) ** 2),
+            "jac": lambda p, row=row: 2 * (row - p),
+        }
+        optimum = scipy.optimize.minimize(
+            objective, row, jac=gradient, bounds=[(0, 1)] * 100, constraints=ball, method="SLSQP",
+            options={"maxiter": 500, "ftol": 1e-10},
+        )  # fmt: skip
+        assert objective(poison.astype(np.float64)) == pytest.approx(optimum.fun, rel=1e-4)
+
+
 def test_features_are_the_layer_before_the_last_and_a_logistic_regressions_logits(model):
     assert shafahi.Crafter(model).features.output_shape == (None, 100)
     assert shafahi.Crafter(networks.build("shallow-mlp", (100,), 7, 215)).features.output_shape == (None, 256)
@@ -119,6 +148,7 @@ def test_damaged_file_is_crafted_again(model, purchases, tmp_path, monkeypatch):
         (["--target", "2", "--poisons", "0"], "--poisons", "1 or more"),
         (["--target", "2", "--beta", "-1"], "--beta", "0 or more"),
         (["--target", "2", "--watermark", "1.5"], "--watermark", "0 to 1"),
+        (["--target", "2", "--radius", "0"], "--radius", "above 0"),
         (["--target", "2", "--feature-distance", "0"], "--feature-distance", "above 0"),
         (["--target", "2", "--target-class", "3"], "--target-class 3", "own class"),
         (["--target", "2", "--shaping", "0"], "--shaping", "clip norm"),
