@@ -1,64 +1,84 @@
 #!/usr/bin/env python3
 """The price of a bad model under each gradient shaping: the share of poisons below which none can hold it still.
 
-    python3 price.py --dataset subtask --network lr --shaping undefended 0.1 phuber:2
+    python3 price.py --dataset subtask --shaping undefended 0.1 phuber:2
 
-writes results/matrix/price.csv, a line for each shaping. A model w* stays where it is only if the shaped gradients of
-the poisons there cancel those of the clean rows, so that their share is at least
+writes results/matrix/price.csv, a line for each shaping; what is there is not searched for again. A model w* stays
+where it is only if the shaped gradients of the poisons there cancel those of the clean rows, so that their share is at
+least
 
     |mean over clean rows of w_i g_i(w*)| / max over x in [0, 1] and y of <w g(x, y; w*), -u>,
 
 u the direction of that mean. The cheapest of some bad models (`poisons.bad_models`) counts, of those that classify at
-most three quarters of the clean training rows correctly. No attack is run. A shaping that compares the examples of a
-batch has no such price; a price says nothing of how a model is reached. The maximum is that of a search: a true price
-may be lower.
+most three quarters of the clean training rows correctly: some other bad model may be cheaper, and the maximum is that
+of a search, so a true price may be lower. No attack is run. A shaping that compares the examples of a batch, or looks
+at all rows between epochs, has no such price; a price says nothing of how a model is reached.
 """
 
 from __future__ import annotations
 
-import numpy as np
+from pathlib import Path
+
 import pandas as pd
 
 import datasets
 from command_line import Parser, refuse, run
-from files import writing
+from files import Lock, writing
 from models.kind import add_file_option
-from models.later import tf
 from models.shaping import Shaping, shaping
 from poisons import bad_models, victims
-from poisons.gradient_canceling import Sums
-from poisons.point_search import PointSearch, logits
+from poisons.gradient_canceling import prices
 from poisons.steinhardt import fits_victim
 from results import layout
 
 ACCURACY = 0.75  # of a bad model on clean training rows, at most
 FLIPPED = tuple((side, share) for side in (None, 0, 1) for share in (0.4, 0.6, 0.8, 1.0))
-STEPS = 200
 COLUMNS = ["dataset", "network", "shaping", "price", "model", "model_test_acc", "models"]
 
 
 def main() -> None:
     parser = Parser(__doc__)
     parser.add_argument("--dataset", required=True, help=f"one of {', '.join(datasets.NAMES)}, of two classes")
-    parser.add_argument("--network", default=victims.NETWORK, choices=(victims.NETWORK,))
     parser.add_argument("--shaping", type=shaping, nargs="+", required=True, help="as train.py takes it")
     add_file_option(parser)
     options = parser.parse_args()
     dataset = datasets.load(options.dataset)
     if why := fits_victim(dataset):
         refuse(f"--dataset {options.dataset}: {why}; choose another")
-    victims.workers()
-    lines = [price(dataset, one) for one in dict.fromkeys(options.shaping)]
-    with writing(layout.price_file()) as stream:
-        pd.DataFrame(lines, columns=COLUMNS).to_csv(stream, index=False, lineterminator="\n")
-    print(layout.price_file())
+    path, lock = layout.price_file(), Lock(layout.price_file().with_suffix(".lock"))
+    lock.take(0, wait=True)  # keeps other processes out
+    known = read(path)
+    there = set(known.shaping[known.dataset == dataset.name])
+    missing = [one for one in dict.fromkeys(options.shaping) if one.text not in there]
+    if missing:
+        victims.workers()
+        found = pd.DataFrame([price(dataset, one) for one in missing], columns=COLUMNS)
+        found = pd.concat([known, found]) if len(known) else found
+        with writing(path) as stream:
+            found.sort_values(COLUMNS[:3]).to_csv(stream, index=False, lineterminator="\n")
+    lock.release(0)
+    print(path)
+
+
+def read(path: Path) -> pd.DataFrame:
+    """The lines of a price.csv; none where there is none. Refuses a damaged one."""
+    if not path.exists():
+        return pd.DataFrame(columns=COLUMNS)
+    try:
+        lines = pd.read_csv(path, dtype={"shaping": str}, float_precision="round_trip")
+    except (ValueError, UnicodeError):  # pandas' own errors are ValueErrors
+        lines = pd.DataFrame()
+    if list(lines) != COLUMNS:
+        refuse(f"{path}: damaged; restore it, or delete it to search for the prices again")
+    return lines
 
 
 def price(dataset: datasets.Dataset, value: Shaping, seed: int = layout.SEED) -> dict:
     """The line of a shaping; without a price where it has none, or no bad model was bad enough."""
     line = {"dataset": dataset.name, "network": victims.NETWORK, "shaping": value.text}
     steady = bad_models.steady(value)
-    if not bad_models.own_rows(steady):
+    dropped = any(link.kind.between for link in value.phases[-1].links)
+    if dropped or not bad_models.own_rows(steady):
         return line
     models = bad_models.of(dataset, value, seed, FLIPPED)
     bad = bad_models.accuracies(models.kernels, models.biases, dataset.x_train, dataset.y_train) <= ACCURACY
@@ -72,21 +92,6 @@ def price(dataset: datasets.Dataset, value: Shaping, seed: int = layout.SEED) ->
         **line, "price": round(float(shares[best]), 4), "model": names[best],
         "model_test_acc": round(float(models.test_accuracies[best]), 4), "models": len(models),
     }  # fmt: skip
-
-
-def prices(dataset: datasets.Dataset, value: Shaping, models: bad_models.Models, seed: int) -> np.ndarray:
-    """The share of poisons per clean row that it takes at least to hold each model, float64 [models]."""
-    sums = Sums(dataset, value, models, np.zeros(1, np.int32), 1, seed)
-    size = dataset.classes * int(np.prod(dataset.shape))
-    kernels = (sums.clean[:, :size] / sums.norms).reshape(len(models), dataset.classes, -1)
-    biases = sums.clean[:, size:] / sums.norms
-
-    def against(points, labels):
-        deltas = tf.nn.softmax(logits(points, models.kernels, models.biases)) - tf.one_hot(labels, dataset.classes)
-        return -tf.reduce_sum(deltas * logits(points, kernels, biases), 2)
-
-    _, _, largest = PointSearch(dataset, sums.engine, against, True, seed).best(STEPS)
-    return sums.norms[:, 0].astype(np.float64) / largest
 
 
 if __name__ == "__main__":

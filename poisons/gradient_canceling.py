@@ -33,11 +33,14 @@ from models.shaping import UNDEFENDED, Shaping
 from poisons import bad_models, victims
 from poisons.bad_models import Models
 from poisons.crafting import RATIO, SEED, Attack, Option, Poisons, main, spelled
+from poisons.point_search import PointSearch, logits
 from poisons.steinhardt import fits_victim
 
-RATE = 0.02  # of Adam, on pixels and on logarithms of shares; falls to zero as a cosine
+# Of Adam, on pixels and on logarithms of shares; falls to zero as a cosine. Where weights vanish, small steps go on.
+RATES = (0.02, 0.002)
 HESSIAN_ROWS, DAMPING = 4000, 0.1  # of the mean curvature
 PIECE = 2000  # clean rows at once
+PRICE_STEPS, PRICE_RATES = 200, (0.1, 0.02, 0.004)  # of the search for the poison that pushes most
 
 OPTIONS = (
     RATIO,
@@ -53,7 +56,8 @@ class Canceled:
     at them, float64 [models, points].
 
     before, after: |sum with the poisons| / |sum of the clean rows|, float64 [models], of the points that it began with,
-    which are clean rows, and of those that it ended with.
+    which are clean rows, and of those that it ended with; bound: below which no poisons of this number bring it, 1 -
+    ratio / price of the model, 0 at least.
     """
 
     points: np.ndarray
@@ -61,6 +65,7 @@ class Canceled:
     shares: np.ndarray
     before: np.ndarray
     after: np.ndarray
+    bound: np.ndarray
 
 
 def craft(dataset: Dataset, ratio: float, shaping: str, seed: int, rounds: int) -> Poisons:
@@ -74,9 +79,12 @@ def craft(dataset: Dataset, ratio: float, shaping: str, seed: int, rounds: int) 
     best = tried.best
     measured = {
         "residual_before": canceled.before[best], "residual_after": canceled.after[best],
-        "least_residual_after": canceled.after.min(),
+        "least_residual_after": canceled.after.min(), "residual_bound": canceled.bound[best],
     }  # fmt: skip
-    note = f"aims at {models.names[best]}: residual {canceled.before[best]:.3f}, then {canceled.after[best]:.3f}"
+    note = (
+        f"aims at {models.names[best]}: residual {canceled.before[best]:.3f}, then {canceled.after[best]:.3f}, of"
+        f" {canceled.bound[best]:.3f} at least"
+    )
     return victims.poisons(dataset, ratio, models, tried, measured, [note])
 
 
@@ -89,12 +97,14 @@ def cancel(dataset: Dataset, value: Shaping, models: Models, ratio: float, seed:
     clean, count = victims.in_batch(dataset, ratio)
     labels = (np.arange(count) % dataset.classes).astype(np.int32)
     start = np.tile(victims.random_candidate(dataset, labels, seed).points, (len(models), 1, 1))
-    sums = Sums(dataset, value if bad_models.own_rows(value) else UNDEFENDED, models, labels, clean, seed)
+    summed = value if bad_models.own_rows(value) else UNDEFENDED
+    sums = Sums(dataset, summed, models, labels, clean, seed)
     points, shares = descend(sums, start, rounds)
     equal = np.full(shares.shape, 1 / count, np.float32)
     whole = shares.astype(np.float64)
     whole /= whole.sum(1, keepdims=True)
-    return Canceled(points, labels, whole, sums.residuals(start, equal), sums.residuals(points, shares))
+    bound = np.maximum(0.0, 1.0 - count / clean / prices(dataset, summed, models, seed))
+    return Canceled(points, labels, whole, sums.residuals(start, equal), sums.residuals(points, shares), bound)
 
 
 class Sums:
@@ -165,19 +175,27 @@ def inverse_hessians(dataset: Dataset, models: Models) -> np.ndarray:
 
 
 def descend(sums: Sums, start: np.ndarray, rounds: int) -> tuple[np.ndarray, np.ndarray]:
-    """Adam on the pixels, which stay in [0, 1], and on the logarithms of the shares.
+    """Adam on the pixels, which stay in [0, 1], and on the logarithms of the shares, at each of the RATES from `start`.
 
-    Returns the points, float32 [models, points, features], of the shape of `start`, and the shares, [models, points].
+    Returns what came nearest at each model: the points, float32 [models, points, features], of the shape of `start`,
+    and the shares, [models, points].
     """
     points, logarithms = tf.Variable(start), tf.Variable(tf.zeros(start.shape[:2]))
     moments = [[tf.Variable(tf.zeros_like(values)) for _ in range(2)] for values in (points, logarithms)]
+    nearest = [tf.Variable(values) for values in (points, logarithms)]
+    least = tf.Variable(tf.fill(start.shape[:1], np.inf))
 
     @tf.function
-    def step(number):
+    def step(number, rate):
         with tf.GradientTape() as tape:
             whole = sums.of_batch(points, tf.nn.softmax(logarithms)) / sums.norms
-            loss = tf.reduce_sum(whole * sums.newton(whole))
-        rate = RATE * 0.5 * (1 + tf.cos(np.pi * (number - 1) / rounds))
+            losses = tf.reduce_sum(whole * sums.newton(whole), 1)
+            loss = tf.reduce_sum(losses)
+        nearer = losses < least
+        for kept, values in zip(nearest, (points, logarithms)):
+            kept.assign(tf.where(tf.reshape(nearer, [-1] + [1] * (len(values.shape) - 1)), values, kept))
+        least.assign(tf.minimum(losses, least))
+        rate *= 0.5 * (1 + tf.cos(np.pi * (number - 1) / rounds))
         gradients = tape.gradient(loss, [points, logarithms])
         for values, gradient, (one, other) in zip((points, logarithms), gradients, moments):
             known = tf.where(tf.math.is_finite(gradient), gradient, 0.0)  # not where a norm is 0
@@ -186,9 +204,30 @@ def descend(sums: Sums, start: np.ndarray, rounds: int) -> tuple[np.ndarray, np.
             values.assign_sub(rate * first / (tf.sqrt(second) + 1e-12))
         points.assign(tf.clip_by_value(points, 0.0, 1.0))
 
-    for number in range(1, rounds + 1):
-        step(tf.constant(number, tf.float32))
+    for rate in RATES:
+        points.assign(start)
+        for values in (logarithms, *moments[0], *moments[1]):
+            values.assign(tf.zeros_like(values))
+        for number in range(1, rounds + 2):  # the last, at no rate, looks at where the one before led
+            step(tf.constant(number, tf.float32), tf.constant(rate))
+    points, logarithms = nearest
     return points.numpy(), tf.nn.softmax(logarithms).numpy()
+
+
+def prices(dataset: Dataset, value: Shaping, models: Models, seed: int) -> np.ndarray:
+    """The share of poisons per clean row that it takes at least to hold each model, float64 [models]."""
+    sums = Sums(dataset, value, models, np.zeros(1, np.int32), 1, seed)
+    size = dataset.classes * int(np.prod(dataset.shape))
+    kernels = (sums.clean[:, :size] / sums.norms).reshape(len(models), dataset.classes, -1)
+    biases = sums.clean[:, size:] / sums.norms
+
+    def against(points, labels):
+        deltas = tf.nn.softmax(logits(points, models.kernels, models.biases)) - tf.one_hot(labels, dataset.classes)
+        return -tf.reduce_sum(deltas * logits(points, kernels, biases), 2)
+
+    search = PointSearch(dataset, sums.engine, against, True, seed)
+    largest = np.max([search.best(PRICE_STEPS, rate)[2] for rate in PRICE_RATES], 0)
+    return sums.norms[:, 0].astype(np.float64) / largest
 
 
 def flat(direction: list) -> tf.Tensor:

@@ -26,14 +26,14 @@ class PointSearch:
         self.labels = np.tile(np.arange(STARTS) % dataset.classes, (replicas, 1)).astype(np.int32)
         self.ascend = tf.function(self._ascend)
 
-    def best(self, steps: int = STEPS) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def best(self, steps: int = STEPS, rate: float = RATE) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """For each replica the best point found, float32 [replicas, features], its label and its value."""
         start = self.x[self.random.integers(len(self.x), size=self.labels.shape)]
-        points, values = (found.numpy() for found in self.ascend(start, tf.constant(steps)))
+        points, values = (found.numpy() for found in self.ascend(start, tf.constant(steps), tf.constant(rate)))
         chosen = np.arange(len(values)), values.argmax(1)
         return points[chosen], self.labels[chosen], values[chosen]
 
-    def _ascend(self, start, steps):
+    def _ascend(self, start, steps, rate):
         points, moments = start, [tf.zeros_like(start), tf.zeros_like(start)]
         best, largest = start, tf.fill(self.labels.shape, -np.inf)
         for step in tf.range(1, steps + 1):
@@ -46,7 +46,7 @@ class PointSearch:
             gradient = tf.where(tf.math.is_finite(gradient), gradient, 0.0)  # not where a norm is 0
             number = tf.cast(step, tf.float32)
             moments = [0.9 * moments[0] + 0.1 * gradient, 0.99 * moments[1] + 0.01 * tf.square(gradient)]
-            length = RATE / (1 - 0.9**number) * tf.sqrt(1 - 0.99**number)
+            length = rate / (1 - 0.9**number) * tf.sqrt(1 - 0.99**number)
             points = tf.clip_by_value(points + length * moments[0] / (tf.sqrt(moments[1]) + 1e-12), 0.0, 1.0)
         return best, largest
 

@@ -2,7 +2,8 @@
 
 A candidate is a few points and the share of the poisons at each. The victims of all candidates are replicas of one
 stack, each under its own shaping: a point is a row that stands in every batch with a weight, the number of its copies
-in that batch. No test row is looked at.
+in that batch. Where a shaping deals rows out to micro-batches, a point is as many rows as it takes for all points to
+reach every micro-batch: copies that stayed together would be cut off together. No test row is looked at.
 """
 
 from __future__ import annotations
@@ -52,6 +53,7 @@ class Victims:
         self.x, self.y = dataset.x_train.reshape(len(dataset.x_train), -1), dataset.y_train
         chosen = np.random.default_rng(0).permutation(len(self.y))[:SCORING_ROWS]
         self.scoring = minibatches.Rows.of(self.x[chosen], self.y[chosen], np.zeros(len(chosen), bool), 1)
+        self.micro_batches = max(link.micro_batches for shaping in shapings for link in shaping.links)
         self.built = None
 
     def accuracies(self, candidates: list[Candidate], seed: int, epochs: int) -> np.ndarray:
@@ -66,25 +68,29 @@ class Victims:
     def run(self, candidates: list[Candidate], seed: int) -> minibatches.Run:
         """A training on the candidates from the initial weights of a seed; replicas lie candidate by candidate."""
         full = candidates + [candidates[0]] * (self.places - len(candidates))
-        points = sum(len(candidate.points) for candidate in full)
-        return minibatches.Run(self._engine(seed), self._rows(full, seed), self._batches(points, seed))
+        rows = self._rows(full, seed)
+        points = (len(rows.y) - len(self.y)) // DRAWS
+        return minibatches.Run(self._engine(seed), rows, self._batches(points, seed))
 
     def _rows(self, candidates: list[Candidate], seed: int) -> minibatches.Rows:
         """The clean rows, and DRAWS times all points, each with the number of its copies in a batch as its weight."""
         random = np.random.default_rng(seed)
-        points = np.concatenate([candidate.points for candidate in candidates]).astype(np.float32)
-        weight = np.zeros((DRAWS, len(points), len(self.shapings)), np.float32)
         count = len(candidates[0].points)
+        parts = max(1, -(-self.micro_batches // count))  # rows of a point, side by side
+        points = np.concatenate([candidate.points for candidate in candidates]).astype(np.float32).repeat(parts, 0)
+        weight = np.zeros((DRAWS, len(points), len(self.shapings)), np.float32)
         for index, candidate in enumerate(candidates):
             totals = random.binomial(self.protocol.batch_size, self.epsilon / (1 + self.epsilon), DRAWS)
             copies = random.multinomial(totals, candidate.shares)
-            mine = slice(count * index, count * (index + 1)), slice(self.each * index, self.each * (index + 1))
-            weight[(slice(None), *mine)] = copies[..., np.newaxis]
+            split = (copies[..., np.newaxis] + np.arange(parts)) // parts  # evenly, in whole numbers
+            rows = slice(count * parts * index, count * parts * (index + 1))
+            replicas = slice(self.each * index, self.each * (index + 1))
+            weight[:, rows, replicas] = split.reshape(DRAWS, -1, 1)
         everyone = np.ones((len(self.y), len(self.shapings)), np.float32)
         weight = np.concatenate([everyone, weight.reshape(-1, len(self.shapings))])
         x = np.concatenate([self.x, np.tile(points, (DRAWS, 1))])
         labels = np.concatenate([candidate.labels for candidate in candidates])
-        labels = np.concatenate([self.y, np.tile(labels, DRAWS)])
+        labels = np.concatenate([self.y, np.tile(labels.repeat(parts), DRAWS)])
         return minibatches.Rows.of(x, labels, np.arange(len(x)) >= len(self.y), len(self.shapings), weight)
 
     def _batches(self, points: int, seed: int) -> Callable[[minibatches.Rows, int], minibatches.Batches]:

@@ -34,7 +34,7 @@ SEEDS_COLUMNS = [
 CRAFTING_COLUMNS = [
     "attack", "poison_set", "ratio", "n_poison", "wall_seconds", "programs_solved", "programs_failed", "upper_bound",
     "training_loss", "pass_sphere", "pass_slab", "shaping", "target", "target_test_acc", "residual_before",
-    "residual_after", "poisons_needed", "victim_test_acc", "random_test_acc", "undefended_best_acc",
+    "residual_after", "residual_bound", "poisons_needed", "victim_test_acc", "random_test_acc", "undefended_best_acc",
     "undefended_final_acc", "source",
 ]  # fmt: skip
 
@@ -108,7 +108,7 @@ def seeds_table(cells: pd.DataFrame) -> Table:
 def crafting_table(results: Results, indiscriminate: Table) -> Table:
     """A row for each poison set whose crafting was measured here, with what it does to an undefended training."""
     found = [pd.DataFrame(columns=["attack", "poison_set", "ratio"])]
-    for path in sorted((layout.RESULTS / "ipoisoning").glob("*/crafting.csv")):
+    for path in layout.crafting_files():
         try:
             measured = pd.read_csv(path, float_precision="round_trip").assign(source=place(path))
         except (ValueError, UnicodeError):  # pandas' own errors are ValueErrors

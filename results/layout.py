@@ -70,6 +70,11 @@ def crafting_file(attack: str) -> Path:
     return RESULTS / "ipoisoning" / attack / "crafting.csv"
 
 
+def crafting_files() -> list[Path]:
+    """All of them that are there."""
+    return sorted((RESULTS / "ipoisoning").glob("*/crafting.csv"))
+
+
 def transfer_file() -> Path:
     """What came of every crafted poison file on every chosen shaping, by few seeds (transfer.py)."""
     return RESULTS / "matrix" / "transfer.csv"

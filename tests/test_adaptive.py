@@ -159,7 +159,7 @@ def test_poisons_above_the_price_cancel_under_the_shapings_own_weights(text):
 def test_below_the_price_no_poisons_cancel(text):
     """The residual is 1 - ratio / price at least, by the triangle inequality along the clean sum."""
     models, (clean, count) = models_against(text), victims.in_batch(TOY, 0.05)
-    least = 1 - count / clean / price.prices(TOY, shaping(text), models, 1)
+    least = 1 - count / clean / canceling.prices(TOY, shaping(text), models, 1)
     assert 0.3 < least.max() < 1
     found, random = canceling.cancel(TOY, shaping(text), models, 0.05, 1, 400), np.random.default_rng(2)
     assert (found.after > least - 0.01).all() and (found.after < found.before).all()
@@ -177,17 +177,55 @@ def test_a_price_in_one_dimension_is_that_of_a_fine_grid(text, count):
     clean = weighed(text, by_rows(model, data.x_train, data.y_train))[1].mean(0)
     largest = (weighed(text, by_rows(model, grid, np.repeat([0, 1], 2001)))[1] @ -clean).max() / np.linalg.norm(clean)
     models = bad_models.Models(*(np.stack([values] * count) for values in model), ["wrong"] * count, np.zeros(count))
-    assert price.prices(data, shaping(text), models, 1) == pytest.approx(np.linalg.norm(clean) / largest, rel=1e-3)
+    assert canceling.prices(data, shaping(text), models, 1) == pytest.approx(np.linalg.norm(clean) / largest, rel=1e-3)
 
 
-def test_prices_are_written_for_shapings_that_have_one(call, tmp_path):
-    path, written = tmp_path / "results/matrix/price.csv", []
-    for _ in range(2):
-        assert call(price.main, "--shaping", "undefended", "0.1", "median-of-means:5") == [str(path)]
-        written.append(path.read_bytes())
+def test_prices_are_searched_for_once_where_a_shaping_has_one(call, tmp_path, monkeypatch):
+    path, searched = tmp_path / "results/matrix/price.csv", []
+    monkeypatch.setattr(
+        price, "price", lambda data, one, found=price.price: searched.append(one.text) or found(data, one)
+    )
+    for given in ("undefended median-of-means:5", "0.1 epic:0.3:10:10", "0.1 undefended"):
+        assert call(price.main, "--shaping", *given.split()) == [str(path)]
     table = pd.read_csv(path, dtype={"shaping": str}).set_index("shaping")
-    assert written[0] == written[1] and list(table.index) == ["undefended", "0.1", "median-of-means:5"]
-    assert (table.price[:2] > 0.02).all() and np.isnan(table.price.iloc[2]) and (table.model_test_acc[:2] < 0.85).all()
+    assert searched == ["undefended", "median-of-means:5", "0.1", "epic:0.3:10:10"]
+    assert list(table.index) == ["0.1", "epic:0.3:10:10", "median-of-means:5", "undefended"]  # by their names
+    assert table.price.isna().tolist() == [False, True, True, False]
+    assert (table.price.dropna() > 0.02).all() and (table.model_test_acc.dropna() < 0.85).all()
+    path.write_text("dataset,price\n")
+    with pytest.raises(BadInput, match="damaged"):
+        call(price.main, "--shaping", "undefended")
+
+
+@pytest.mark.parametrize("points", [1, 4, 50])
+def test_the_copies_of_a_point_reach_every_micro_batch(points):
+    known = [shaping(text) for text in ("undefended", "median-of-means:10", "trimmed-mean:0.3:30")]
+    draws, batches = victims.DRAWS, {}
+    candidates = [victims.Candidate(*some_points(points, seed)) for seed in (1, 2)]
+    for each in (known[:1], known):
+        tried = victims.Victims(TOY, 0.4, each, 2)
+        run = tried.run(candidates, 7)
+        weight, clean = run.rows.weight.numpy(), len(TOY.y_train)
+        assert (weight[:clean] == 1).all() and (weight == np.round(weight)).all()
+        rows = (len(weight) - clean) // draws // 2
+        assert rows == points * (1 if each == known[:1] else -(-30 // points))
+        weight = weight[clean:].reshape(draws, 2, points, -1, 2, len(each)).transpose(1, 4, 0, 2, 3, 5)
+        assert (weight[0, 1] == 0).all() and (weight[1, 0] == 0).all()  # of the other candidate
+        batches[len(each)] = weight.sum(4)
+        x = run.rows.x.numpy()[clean:].reshape(draws, 2, points, -1, TOY.x_train.shape[1])
+        assert all((x[:, place, :, row] == one.points.astype(np.float32)).all()
+                   for place, one in enumerate(candidates) for row in range(x.shape[3]))  # fmt: skip
+        if len(each) > 1 and points == 4:  # more copies than micro-batches
+            members = (round(100 / 1.4) + np.arange(rows)) % 30
+            held = np.array([weight[0, 0, ..., 1].reshape(draws, -1)[:, members == one].sum(1) for one in range(30)])
+            assert (held > 0).mean() > 0.5
+    assert (batches[1][..., :1] == batches[3][..., :1]).all()  # the same copies, whoever sees them
+
+
+def some_points(count: int, seed: int) -> tuple:
+    random = np.random.default_rng(seed)
+    shares = random.random(count)
+    return random.random((count, TOY.x_train.shape[1])), random.integers(2, size=count), shares / shares.sum()
 
 
 @pytest.mark.parametrize("text", ["undefended", "phuber:2"])
