@@ -122,6 +122,7 @@ lines() {                                                     # the lines that a
 choose() { [[ ${#chosen[@]} -gt 0 ]] || lines chosen choose_shapings.py "${model[@]}" ${EPOCHS:+--epochs "$EPOCHS"}; }
 craft() { choose; [[ ${#crafted[@]} -gt 0 ]] || lines crafted -m poisons "${crafting[@]}" --against "${chosen[@]}"; }
 
+# on the clean rows of this data set, or on the subtask's, which has epochs of its own
 [[ ${SHAPINGS[*]} != chosen ]] || lines SHAPINGS choose_shapings.py "${model[@]}"
 for stage in "${stages[@]}"; do
     case $stage in

@@ -241,11 +241,19 @@ def strongest_pairs(training: Training, shapings: list[Shaping], sets: list[Pois
 
     place = {"dataset": training.dataset, "network": training.network, "epochs": training.epochs}
     lines = transfers.of(transfers.read(layout.transfer_file()), **place)
-    lines = lines[lines.poison_sha256.isin([poisons.file_sha256 for poisons in sets])]
+    digests, texts = [poisons.file_sha256 for poisons in sets], [one.text for one in shapings]
+    lines = lines[lines.poison_sha256.isin(digests) & lines.shaping.isin(texts)]
+    if training.seed in set(lines.seed):
+        refuse(f"--seed {training.seed}: the strongest files were chosen by it; measure them by another")
+    tried = lines.groupby(["shaping", "poison_sha256"]).seed.agg(set)
+    lacking = [pair for pair in itertools.product(texts, digests) if tried.get(pair) != set(lines.seed)]
+    if lacking:
+        names = {poisons.file_sha256: poisons.name for poisons in sets}
+        refuse(
+            f"--strongest: transfer.py did not try {names[lacking[0][1]]} on {lacking[0][0]} by all its seeds; run it"
+            " on these files and shapings first"
+        )
     found = transfers.strongest(lines)
-    untried = [one.text for one in shapings if one.text not in set(found.shaping)]
-    if untried:
-        refuse(f"--strongest: transfer.py did not try these files on {untried[0]}; run it first")
     return set(zip(found.shaping, found.poison_sha256))
 
 

@@ -45,7 +45,7 @@ SMALLEST_STEP = 1e-7  # below it float32 sees no difference
 class Budget:
     """What the attacker may do: beta; at most so many iterations; the largest |f(p) - f(t)| of an accepted poison; so
     many base rows; the relative change of p at which it has converged; watermark: the share of the target that is
-    blended into each base row beforehand; radius: the largest |p - b|.
+    blended into each base row beforehand; radius: the largest |p - b|, b as it is then.
     """
 
     beta: float = 0.1

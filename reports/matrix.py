@@ -1,9 +1,10 @@
 """The matrix: every gradient shaping against every attack, those that do not know it and those that do.
 
 A column is an attack and its ratio (the alpha of watermarks, the patch of backdoors, the radius of clean labels, of
-which each target counts as a seed). Poisons that were crafted against
-a shaping (`crafted_against`) are adaptive: of an attack and ratio each row counts the worst of those crafted against
-itself and of those crafted against others that are the strongest by other seeds (transfer.py).
+which each target counts as a seed). Poisons that were crafted against a shaping (`crafted_against`) are adaptive: of an
+attack and ratio a row counts the set, crafted against itself or another, that transfer.py found to be the strongest
+against it by other seeds; where several were measured, the one that leaves least. The worst adaptive of a ratio is the
+attack that leaves least, chosen by the means that are shown: as little too low for every row.
 """
 
 from __future__ import annotations
@@ -88,17 +89,18 @@ def runs_of(results: Results) -> pd.DataFrame:
     cells = cells.merge(clean)
     others = cells[~cells.shaping.map(choice.kind_of).isin(PAPERS)]
     cells = cells.merge(others[[*PLACE, "column", "seed"]].drop_duplicates())
-    success = [name for name in cells if name in ("final_backdoor_acc_other_classes",)]
-    succeeds = cells[success[0]].notna() if success else pd.Series(False, cells.index)
+    success = cells.get("final_backdoor_acc_other_classes", pd.Series(np.nan, cells.index))
+    succeeds = success.notna()
     cells["measure"] = np.where(succeeds, "success", "accuracy")
-    cells["final"] = cells[success[0]].where(succeeds, cells.final_acc) if success else cells.final_acc
+    cells["final"] = success.where(succeeds, cells.final_acc)
     cells["best"] = cells.best_acc.where(~succeeds)
     return cells.sort_values("seed")
 
 
 def targets_of(results: Results) -> pd.DataFrame:
     """Targeted attacks in the columns of `runs_of`, a line a target: one poison each, within a radius
-    (`shafahi.DOSED`), all shapings at the undefended learning rate. final is 1 where any poison hits; without poisons, the accuracy.
+    (`shafahi.DOSED`), all shapings at the undefended learning rate. Crafted against the very model that they attack.
+    final is 1 where any poison hits; without poisons, the accuracy.
     """
     cells = results.trials.cells
     radius = cells.budget.astype(str).str.extract(rf"{shafahi.RADIUS}([\d.]+)$")[0]
@@ -111,14 +113,15 @@ def targets_of(results: Results) -> pd.DataFrame:
     lines = results.trials.lines.loc[cells.index]
     hits = (lines.success.astype(str) == "True") & (lines.poison > 0)
     cells = cells.assign(
-        start="retrain", seed=cells.target, crafted_against="", measure="success", best=np.nan, diverged=False,
-        final=hits.groupby(level=0).any().astype(float), column=[f"{shafahi.NAME} {value:g}" for value in cells.value],
+        start="retrain", seed=cells.target, crafted_against=cells.shaping, measure="success", best=np.nan,
+        diverged=False, final=hits.groupby(level=0).any().astype(float),
+        column=[f"{shafahi.NAME} {value:g}" for value in cells.value],
         seconds=cells.seconds / lines.groupby(level=0).size(),
     )  # fmt: skip
     clean = lines[lines.poison == 0].test_acc.astype(float).groupby(level=0).first()
     unharmed = cells.sort_values("target").drop_duplicates([*PLACE, "shaping"])  # the same one for every target
     unharmed = unharmed.assign(
-        attack=poison_set.NONE, column=poison_set.NONE, value=0.0, measure="accuracy", final=clean
+        attack=poison_set.NONE, column=poison_set.NONE, value=0.0, measure="accuracy", final=clean, crafted_against=""
     )
     return pd.concat([cells, unharmed]).sort_values("seed")
 
@@ -144,12 +147,12 @@ def column_of(attack: str, poison: str, name: str, dataset: str) -> tuple:
 def command_of(run: pd.Series) -> str:
     """The shell line that makes a training again."""
     if "target_class" in run and pd.notna(run.target_class):
-        dose = shafahi.DOSED
+        dose, usual = shafahi.DOSED, run.epochs == layout.RETRAIN_EPOCHS
         return (
             f"python3 attack_targets.py --dataset {run.dataset} --network {run.network} --mode {run['mode']}"
             f" --learning-rate {run.learning_rate:g} --radius {run.budget.partition(shafahi.RADIUS)[2]}"
             f" --beta {dose.beta:g} --feature-distance {dose.feature_distance:g} --poisons {dose.poisons}"
-            f" --target {run.target:.0f} --shaping '{run.shaping}'"
+            f" --target {run.target:.0f} --shaping '{run.shaping}'" + f" --epochs {run.epochs:.0f}" * (not usual)
         )
     files = poison_set.NONE
     if run.attack != poison_set.NONE:
@@ -210,10 +213,10 @@ def reason(seeds: int, diverged: int, collapsed: float) -> str:
 
 
 def worst_of(cells: pd.DataFrame) -> pd.DataFrame:
-    """For each shaping and ratio the worst of all adaptive columns, as a column of its own: its accuracy, and its gain
-    over the worst that the undefended row comes to.
+    """For each shaping and ratio the worst of all adaptive attacks on accuracy, as a column of its own: what it leaves,
+    and its gain over the worst that the undefended row comes to.
     """
-    adaptive = cells[cells.adaptive != ""]
+    adaptive = cells[(cells.adaptive != "") & (cells.measure == "accuracy")]
     if adaptive.empty:
         return adaptive
     left = [by_seed(*pair).fillna(0).mean() for pair in zip(adaptive.finals, adaptive.seed_numbers)]
@@ -250,15 +253,18 @@ def interval(values: np.ndarray) -> float:
 def rows_of(cells: pd.DataFrame, measured: pd.DataFrame) -> pd.DataFrame:
     """A line for each shaping: price on clean rows, mean and worst gains, and the rank of the chosen ones."""
     halves = [choice.chosen(measured, name).set_index([*choice.PLACE, "kind"]).shaping for name in choice.MEASURES[1:]]
-    price = prices()
+    price, weak_by_place = prices(), weak_attacks()
+    # what a mean is taken over: all columns of accuracy that the undefended row of a place has
+    alone = cells[(cells.shaping == UNDEFENDED_TEXT) & (cells.adaptive == "") & (cells.measure == "accuracy")]
+    alone = alone[alone.attack != poison_set.NONE]
+    full = {place: found.column.tolist() for place, found in alone.groupby(PLACE)}
     lines = []
     for key, group in cells.groupby(ROW, sort=False):
         place, text = key[:-1], key[-1]
         kind, mine = group.kind.iloc[0], group.set_index("column")
         oblivious = mine[(mine.adaptive == "") & (mine.attack != poison_set.NONE)]
         adaptive = mine[(mine.adaptive != "") & (mine.attack != WORST)]
-        per_seed = [np.array(text.split(), float) for text in oblivious.gains]
-        mean = np.mean(per_seed, 0) if per_seed and len({len(values) for values in per_seed}) == 1 else np.array([])
+        mean = mean_gains(oblivious, full.get(place, []))
         by_halves = [half.get((*place[:3], kind)) for half in halves]
         lines.append({
             **dict(zip(ROW, key)), "kind": kind, "chosen": mine.chosen.iloc[0],
@@ -268,7 +274,8 @@ def rows_of(cells: pd.DataFrame, measured: pd.DataFrame) -> pd.DataFrame:
             "oblivious_gain_mean": round(mean.mean(), 4) if len(mean) else np.nan,
             "oblivious_gain_ci95": interval(mean),
             **worst_gain("oblivious", oblivious), **worst_gain("adaptive", adaptive),
-            "attack_note": note_of(oblivious, adaptive), "price": price.get(text, np.nan),
+            "attack_note": "; ".join([*notes_of(oblivious, adaptive), *weak_by_place.get((place[0], text), [])]),
+            "price": price.get((*place[:2], text), np.nan),
         })  # fmt: skip
     rows = pd.DataFrame(lines)
     held_out = measured.set_index([*choice.PLACE, "shaping"])[choice.MEASURES[0]].rename("held_out_mean").round(4)
@@ -282,17 +289,30 @@ def agreement(by_halves: list[str | None]) -> str:
     return "agree" if by_halves[0] == by_halves[1] else " and ".join(by_halves)
 
 
+def mean_gains(cells: pd.DataFrame, columns: list[str]) -> np.ndarray:
+    """The mean gain over `columns` by seed, float64 [seeds]; empty where a column or a seed of one is missing."""
+    if not columns or set(columns) - set(cells.index):
+        return np.array([])
+    gains = [by_seed(*pair) for pair in cells.loc[columns, ["gains", "seed_numbers"]].itertuples(index=False)]
+    if any(set(values.index) != set(gains[0].index) for values in gains):
+        return np.array([])
+    return pd.concat(gains, axis=1).mean(axis=1, skipna=False).to_numpy()
+
+
 def worst_gain(of: str, cells: pd.DataFrame) -> dict:
-    """The worst gain and its column; a column in which all seeds diverged is none that has a gain."""
-    known = cells.gain_mean.dropna()
-    worst = known.idxmin() if len(known) else None
-    return {f"{of}_gain_worst": known.get(worst, np.nan), f"{of}_worst_column": worst or ""}
+    """The worst gain in accuracy, or where there is none, in success, and its column; a column in which seeds diverged
+    so that it has no gain is worse than any other.
+    """
+    alike = cells[cells.measure == "accuracy"] if (cells.measure == "accuracy").any() else cells
+    gains = alike.gain_mean.fillna(-np.inf)
+    worst = gains.idxmin() if len(gains) else None
+    return {f"{of}_gain_worst": alike.gain_mean.get(worst, np.nan), f"{of}_worst_column": worst or ""}
 
 
-def note_of(oblivious: pd.DataFrame, adaptive: pd.DataFrame) -> str:
+def notes_of(oblivious: pd.DataFrame, adaptive: pd.DataFrame) -> list[str]:
     """Where adaptive attacks of a ratio cost a row less than an attack of that ratio which knows nothing of it."""
     notes = []
-    for ratio, mine in adaptive.groupby("ratio"):
+    for ratio, mine in adaptive[adaptive.measure == "accuracy"].groupby("ratio"):
         others = oblivious[
             (oblivious.ratio == ratio) & (oblivious.measure == "accuracy") & (oblivious.attack != "collision")
         ]
@@ -302,7 +322,24 @@ def note_of(oblivious: pd.DataFrame, adaptive: pd.DataFrame) -> str:
                 f"failed as attacks at {ratio:g}: {weakest} leaves {mine.final_mean.min():.3f},"
                 f" {other} {others.final_mean.min():.3f}"
             )
-    return "; ".join(notes)
+    return notes
+
+
+def weak_attacks() -> dict[tuple[str, str], list[str]]:
+    """The adaptive poison sets that cost a victim of their own shaping no more than as many random rows did when they
+    were crafted, in words by data set and shaping.
+    """
+    found = {}
+    for path in layout.crafting_files():
+        try:
+            sets = pd.read_csv(path, dtype={"shaping": str})
+        except (ValueError, UnicodeError):  # damaged: reports.indiscriminate leaves it out, and says so
+            continue
+        if {"dataset", "attack", "ratio", "shaping", "victim_test_acc", "random_test_acc"} <= set(sets):
+            for made in sets[sets.victim_test_acc >= sets.random_test_acc].itertuples():
+                words = f"its own {made.attack} {made.ratio:g} does no more than random rows"
+                found.setdefault((made.dataset, made.shaping), []).append(words)
+    return found
 
 
 def ranked(rows: pd.DataFrame) -> pd.DataFrame:
@@ -318,10 +355,10 @@ def ranked(rows: pd.DataFrame) -> pd.DataFrame:
     return rows.assign(rank=ranks)
 
 
-def prices() -> dict[str, float]:
-    """The prices that price.py found, by shaping; none where it has not run."""
+def prices() -> dict[tuple[str, str, str], float]:
+    """The prices that price.py found, by data set, network and shaping; none where it has not run."""
     path = layout.price_file()
     if not path.exists():
         return {}
     found = pd.read_csv(path, dtype={"shaping": str})
-    return dict(zip(found.shaping, found.price))
+    return dict(zip(zip(found.dataset, found.network, found.shaping), found.price))

@@ -13,6 +13,7 @@ import pandas as pd
 
 from command_line import refuse
 from files import Lock, writing
+from models.kind import UNDEFENDED_TEXT
 
 FILE = ["dataset", "network", "epochs", "poison_sha256"]
 KEY = [*FILE, "shaping", "seed"]
@@ -56,9 +57,13 @@ def add(table: Path, lines: pd.DataFrame) -> None:
 
 def strongest(lines: pd.DataFrame) -> pd.DataFrame:
     """Of each attack and ratio the file that costs a shaping most, a line for each shaping: its accuracy on clean
-    training rows is the lowest in the mean over the seeds; NaN counts as none.
+    training rows is the lowest in the mean over the seeds; NaN counts as none. Of equal ones, the one that was crafted
+    against the shaping, then the one against undefended victims.
     """
     place = ["dataset", "network", "epochs", "shaping", "attack", "ratio"]
     means = lines.fillna({"train_acc_clean": 0.0}).groupby([*place, "crafted_against", "poison_sha256"], as_index=False)
     means = means.train_acc_clean.mean()
-    return means.loc[means.groupby(place).train_acc_clean.idxmin()]
+    means["other"] = means.crafted_against != means.shaping
+    means["defended"] = means.crafted_against != UNDEFENDED_TEXT
+    order = [*place, "train_acc_clean", "other", "defended", "crafted_against", "poison_sha256"]
+    return means.sort_values(order).drop_duplicates(place).drop(columns=["other", "defended"])

@@ -162,6 +162,35 @@ def test_the_strongest_file_is_that_of_the_lowest_mean_against_each_shaping():
     assert strongest(*two, trial("c", NAN)) == ["c"]  # what diverged was harmed most
 
 
+def test_of_equally_strong_files_ones_own_counts_and_then_the_undefended_one():
+    equal = [
+        {**trial(sha, 0.7), "crafted_against": text} for sha, text in (("a", "epic"), ("b", "undefended"), ("c", "0.1"))
+    ]
+    assert strongest(*equal) == ["c"] and strongest(*equal[:2]) == ["b"]
+    assert strongest(*equal[:2], {**equal[2], "train_acc_clean": 0.71}) == ["b"]
+
+
+@pytest.mark.parametrize("lacking", [None, "a file", "a shaping", "a seed", "the seed"])
+def test_the_strongest_are_measured_where_every_file_was_tried_on_every_shaping(lacking, results):
+    """A file, a shaping or a trial that transfer.py has not come to yet could be stronger."""
+    shapings = [Shaping(), Shaping.clip(0.1)]
+    lines = [
+        trial(sha, accuracy, seed, one.text)
+        for (sha, accuracy), one, seed in itertools.product((("a", 0.7), ("b", 0.8)), shapings, (1001, 1002))
+    ]
+    transfers.add(layout.transfer_file(), pd.DataFrame(lines[: -1 if lacking == "a seed" else None]))
+    sets = [poison_set.PoisonSet("slabs-own", f"set {sha}", None, [], 64 * sha, {}, "d", 300) for sha in "abc"]
+    sets = sets[: 3 if lacking == "a file" else 2]
+    shapings += [Shaping.clip(3)] if lacking == "a shaping" else []
+    training = Training("d", "lr", "stack", "adam", 300, 3, 1001 if lacking == "the seed" else 1)
+    if lacking is None:
+        found = train.strongest_pairs(training, shapings, sets)
+        assert found == {("undefended", 64 * "a"), ("0.1", 64 * "a")}
+        return
+    with pytest.raises(BadInput, match="seed 1001" if lacking == "the seed" else "did not try set"):
+        train.strongest_pairs(training, shapings, sets)
+
+
 def test_trials_are_added_in_any_order_and_not_tried_again(tmp_path):
     random, shapings, written = np.random.default_rng(0), ("undefended", "0.1", "clip:1@5,phuber:2"), []
     keys = itertools.product("abc", (1001, 1002), shapings)
@@ -214,6 +243,9 @@ def test_gains_are_taken_seed_by_seed_and_failures_have_reasons(results):
     told = ["clean_price_mean", "oblivious_gain_mean", "oblivious_gain_worst", "oblivious_worst_column", "rank"]
     assert rows.loc["phuber:2", told].tolist() == [0, 0.08, 0.01, "adversarial-flips 0.1", 1]
     assert rows.clean_price_mean["0.1"] == pytest.approx(0.01) and rows.chosen.all()
+    put(results, "phuber:2", "slabs", 0.5, ratio=0.4)  # a column that the others do not have is in no mean
+    put(results, "undefended", "slabs", 0.6, ratio=0.4)
+    assert tables()[1].oblivious_gain_mean.dropna().to_dict() == {"undefended": 0, "phuber:2": 0.02}
     crafted = f"$(python3 -m poisons --sets label-flips:0.1 --dataset {layout.SUBTASK} --seed 1)"
     assert robust.command.endswith(f" --network lr --poison {crafted} --seed 1 --shaping 'phuber:2'")
 
@@ -246,6 +278,25 @@ def test_of_adaptive_poisons_the_worst_counts_whomever_they_were_crafted_against
     assert rows.attack_note.to_dict() == {"undefended": "", "phuber:2": "", "0.1": note}
 
 
+def test_prices_and_notes_are_those_of_the_rows_own_place(results):
+    put_adaptive(results)
+    sets = {
+        "dataset": layout.SUBTASK, "attack": "slabs-own", "ratio": 0.1, "shaping": ["phuber:2", "undefended", "0.1"],
+        "victim_test_acc": [0.95, 0.6, 0.95], "random_test_acc": [0.95, 0.9, 0.96],
+    }  # fmt: skip
+    sets = pd.DataFrame(sets)
+    sets = pd.concat([sets, sets.assign(dataset="other", random_test_acc=0)])  # of another data set
+    layout.crafting_file("slabs-own").parent.mkdir(parents=True, exist_ok=True)
+    sets.to_csv(layout.crafting_file("slabs-own"), index=False)
+    prices = {"dataset": [layout.SUBTASK] * 2 + ["other"], "network": ["lr", "mlp", "lr"], "shaping": "0.1"}
+    layout.price_file().parent.mkdir(parents=True)
+    pd.DataFrame({**prices, "price": [0.25, 0.5, 0.75]}).to_csv(layout.price_file(), index=False)
+    _, rows = tables()
+    assert rows.price.dropna().to_dict() == {"0.1": 0.25}
+    assert rows.attack_note["phuber:2"] == "its own slabs-own 0.1 does no more than random rows"
+    assert rows.attack_note["undefended"] == "" and "random" not in rows.attack_note["0.1"]
+
+
 def test_what_diverged_is_the_worst_and_gains_over_another_attack_are_of_the_same_seeds(results):
     put_adaptive(results)
     for shaped, finals in (("undefended", (0.5, 0.4)), ("phuber:2", NAN)):
@@ -275,7 +326,8 @@ def test_targets_count_as_seeds_where_poisons_have_a_radius_and_rates_are_equal(
     assert cells.loc[("0.1", "clean-labels 2.1"), told].tolist() == [0.3333, 0.3333, 3, "success", 0, "0 1 2"]
     assert cells.gains["0.1", "clean-labels 2.1"] == "1.0000 -1.0000 1.0000"
     assert cells.loc[("undefended", "none"), told].tolist() == [0.7, 0, 1, "accuracy", 0, "0"]
-    assert rows.oblivious_gain_mean.to_dict() == {"undefended": 0, "0.1": 0.3333, "phuber:2": 0.6667}
+    assert cells.adaptive["0.1", "clean-labels 2.1"] == "own" and rows.oblivious_gain_mean.isna().all()
+    assert rows.adaptive_gain_worst.to_dict() == {"undefended": 0, "0.1": 0.3333, "phuber:2": 0.6667}
     assert rows.clean_price_mean["phuber:2"] == 0
     command = cells.command["0.1", "clean-labels 2.1"]
     assert "attack_targets.py --dataset purchases-cj" in command and "--radius 2.1 --beta 0" in command

@@ -45,6 +45,7 @@ from models.kinds import robust
 from models.protocols import protocol
 from models.shaping import UNDEFENDED, shaping
 from poisons import adversarial_flip, victims
+from reports import matrix_verdicts
 from results import layout
 
 LONGEST_FIRST = "relu_2000 pca_784 white_400 pca_400 relu_170 white_170 pca_170 white_50 pca_50 white_10 pca_10"
@@ -56,9 +57,13 @@ SCALES = (1.0, 0.5, 0.25, 0.125)  # of a target: a smaller one decides alike, an
 BOUND = 169
 NEAR = 0.3  # the residual at which a larger scale is preferred to a smaller residual
 WIDE, SLACK = 3.0, 0.5  # wide rows: their norm in mean norms of a clean row, and their gradient's in C
-HALF, MOST = 0.5, 0.9  # of the rule
+HALF = 0.5  # of the rule
 PROTOCOL = protocol(layout.SUBTASK, victims.NETWORK)
 CONDITIONS = {"bound_holds": f"D >= {BOUND} H^2 / P^2", "sum_holds": "|clean sum| <= P C"}
+VERDICTS = {
+    "followed": "follows it", "sufficient": "does not follow it, though it is sufficient",
+    "not sufficient": "does not follow it", matrix_verdicts.UNTOLD: "cannot be told to follow it or not",
+}  # fmt: skip
 
 
 def main() -> None:
@@ -296,9 +301,7 @@ def judge(text: str, cells: pd.DataFrame) -> None:
     """Print in how many cells each condition holds, how many of these and of the others are broken, and the verdict."""
     for column, condition in CONDITIONS.items():
         among, others = cells.broken[cells[column]], cells.broken[~cells[column]]
-        sufficient = len(among) > 0 and bool(among.mean() >= MOST)
-        follows = sufficient and len(others) > 0 and bool(others.mean() <= 1 - MOST)
-        verdict = "follows it" if follows else "does not follow it" + sufficient * ", though it is sufficient"
+        verdict = VERDICTS[matrix_verdicts.followed(among, others)]
         print(f"{text}: {condition} holds in {len(among)} cells, of which {among.sum()} are broken, as are", end=" ")
         print(f"{others.sum()} of the {len(others)} others: the break {verdict}")
 
