@@ -43,6 +43,7 @@ from reports import (
 from results import layout
 
 MATRIX = ("matrix", "matrix_rows")  # a page of their own
+SOMETIMES = {*MATRIX, "other_trainings", "other_gradients", "other_targeted", "other_models"}
 PARTS = (indiscriminate, gradients, targeted, clean_models, matrix)
 
 
@@ -56,6 +57,8 @@ def main() -> None:
     tables.append(claims.table(judged))
     for table in tables:
         table.write()
+    for name in SOMETIMES - {table.name for table in tables}:  # what an earlier report had
+        (layout.tables() / f"{name}.csv").unlink(missing_ok=True)
     drawn = figures.draw_all({table.name: table for table in tables}, results)
     path = page.write([table for table in tables if table.name not in MATRIX], judged, drawn, results)
     found = {table.name: table for table in tables if table.name in MATRIX}

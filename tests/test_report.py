@@ -596,6 +596,10 @@ def test_other_targeted_attacks_stand_apart(protocol_only, tmp_path):
     for changes in OTHER_TARGETED[:-1]:
         line = the_line(lines, {name: str(value) for name, value in changes.items()})
         assert (line["targets"], line["successes"], line["median_poisons"]) == ("1", "1", "1.0")
+    shutil.rmtree(workplace.results / "tpoisoning")  # their table goes with them
+    (workplace.results / "tables/mine.csv").write_text("a\n1\n")
+    workplace.succeed("python3", "report.py")
+    assert "other_targeted" not in tables_of(workplace) and tables_of(workplace)["mine"] == b"a\n1\n"
 
 
 def model_of(workplace, **changes):
