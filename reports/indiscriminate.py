@@ -8,7 +8,7 @@ import pandas as pd
 
 from models.shaping import UNDEFENDED, Shaping
 from poisons import attacks
-from reports import Table, frames, matrix, verdicts
+from reports import Table, frames, matrix_runs, verdicts
 from reports.frames import SHAPING
 from reports.identity import other_table
 from reports.reading import Results, place
@@ -50,7 +50,7 @@ def tables(results: Results) -> list[Table]:
     usual = of_protocol(cells)
     indiscriminate = indiscriminate_table(cells[usual & (cells.seed == layout.SEED)])
     means = ["best_acc", "final_acc", *last.add_prefix("final_")]
-    others = cells[~usual & ~cells.path.isin(matrix.runs_of(results).path)]
+    others = cells[~usual & ~cells.path.isin(matrix_runs.of_sweeps(results).path)]
     others = other_table("other_trainings", others, means, {"diverged": ("diverged", "sum")})
     return [indiscriminate, seeds_table(cells[usual]), crafting_table(results, indiscriminate), *others]
 

@@ -12,8 +12,9 @@ from models.kind import UNDEFENDED_TEXT
 from models.protocols import protocol
 from poisons import poison_set
 from reports import Table, matrix_page
-from reports.matrix import PAPERS, WORST, by_seed, interval
+from reports.matrix import WORST, by_seed, interval
 from reports.matrix_page import points
+from reports.matrix_runs import PAPERS
 from results import layout
 
 DIMENSIONS = Path(__file__).parent.parent / "tests" / "controls" / "dimension.csv"

@@ -6,7 +6,7 @@ import pandas as pd
 
 from models.shaping import UNDEFENDED, Shaping
 from poisons import shafahi
-from reports import Table, frames, matrix, verdicts
+from reports import Table, frames, matrix_runs, verdicts
 from reports.frames import MODES, SHAPING
 from reports.identity import other_table
 from reports.reading import Part, Results
@@ -29,7 +29,7 @@ def tables(results: Results) -> list[Table]:
     """The table tpoisoning, and other_targeted where there are any."""
     cells = with_needed(results.trials)
     usual = of_protocol(cells)
-    others = cells[~usual & ~cells.path.isin(matrix.targets_of(results).get("path", []))]
+    others = cells[~usual & ~cells.path.isin(matrix_runs.of_targets(results).get("path", []))]
     return [targeted_table(cells[usual]), *other_table("other_targeted", others, [], MEASURED)]
 
 

@@ -24,7 +24,7 @@ from models.later import tf
 from models.shaping import Shaping
 from models.trainer import Cell, Trainer, Training
 from poisons import attacks, poison_set, shafahi
-from reports import choice, matrix, matrix_verdicts, reading, targeted
+from reports import choice, matrix, matrix_runs, matrix_verdicts, reading, targeted
 from results import layout, transfers
 
 NAN = float("nan")
@@ -374,7 +374,7 @@ def test_columns_are_of_usual_sets_where_another_kind_than_clipping_was_trained(
     ],
 )  # fmt: skip
 def test_a_column_is_an_attack_and_what_it_varies(attack, poison, expected):
-    assert matrix.column_of(attack, poison, "set", layout.SUBTASK) == expected
+    assert matrix_runs.column_of(attack, poison, "set", layout.SUBTASK) == expected
 
 
 def test_the_readme_answers_by_the_tables():
