@@ -88,6 +88,7 @@ def write(cells: pd.DataFrame, rows: pd.DataFrame, verdicts: list[dict], version
         lines = [line(row, shown, own, details) for row in found.itertuples()]
         name = ", ".join(value if isinstance(value, str) else f"{value:g} epochs" for value in values)
         sections.append(Section(name, shown, lines, picture(shown, own, found)))
+    sections.sort(key=lambda section: -len(section.columns))  # the largest first
     loader, strict = jinja2.FileSystemLoader(HERE), jinja2.StrictUndefined
     blocks = {"trim_blocks": True, "lstrip_blocks": True}
     environment = jinja2.Environment(loader=loader, autoescape=True, undefined=strict, **blocks)

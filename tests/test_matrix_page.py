@@ -381,6 +381,13 @@ def test_tables_may_say_no_more_of_a_place_than_data_and_network(tmp_path, monke
     assert "<caption><span>subtask, lr: gain" in matrix_page.write(cells, rows, [], "").read_text()
 
 
+def test_the_place_with_most_columns_is_first(tmp_path, monkeypatch):
+    monkeypatch.setattr(layout, "RESULTS", tmp_path)
+    cells, rows = tables()
+    html = matrix_page.write(cells, rows[::-1], [], "").read_text()
+    assert html.index("<h2>subtask, lr, 40 epochs") < html.index("<h2>subtask, lr, 20 epochs")
+
+
 def test_a_matrix_without_cells_says_so(tmp_path, monkeypatch):
     monkeypatch.setattr(layout, "RESULTS", tmp_path)
     cells, rows = tables()
