@@ -20,6 +20,7 @@ PARTS = (
     ("indiscriminate attacks: sweeps of three, and minmax crafted", "subtask", 5.0),
     ("the same over five seeds; label flips over 21", "subtask", 5.5),
     ("gradients of indiscriminate attacks and watermarks on the subtask", "subtask", 0.6),
+    ("gradient shapings: the short form of the matrix", "subtask", 2.7),
     ("targeted attacks, logistic regression, 50 epochs", "baskets", 55.0),
     ("the same within 25 epochs", "baskets", 35.0),
     ("the same with the undefended learning rate, 50 and 25 epochs", "baskets", 40.0),
