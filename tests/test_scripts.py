@@ -9,6 +9,8 @@ import sys
 import pytest
 from conftest import REPOSITORY, copied_suite, refused
 
+from poisons import shafahi
+
 SCRIPTS = sorted(REPOSITORY.glob("*.sh"))
 
 
@@ -341,6 +343,12 @@ def test_targets_are_attacked_under_each_chosen_shaping(matrix):
     settings = {"SHAPINGS": "", "NETWORK": "", "TARGETS": "3", "RADIUS": "1.5"}
     run = ("./compare_shapings.sh", "purchases", "0")
     assert matrix.run(*run, **settings)[1] == [f"choose_shapings.py {model}", *calls]
+    words = attack.split()  # what the matrix takes, and no other budget
+    dosed = {
+        name: float(words[words.index(f"--{name.replace('_', '-')}") + 1])
+        for name in ("poisons", "beta", "feature_distance")
+    }
+    assert dosed == {name: getattr(shafahi.DOSED, name) for name in dosed}
     done, before = matrix.run(*run, **settings, WRITE="1")
     assert done.returncode == 0 and len(before) == 1 and "then" not in done.stdout
     assert matrix.run("./purchases-matrix-targeted-array.sh")[1] == calls
