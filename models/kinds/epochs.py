@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import heapq
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from command_line import INNER_SHARE, POSITIVE, PROPER_SHARE, number
+from models import medoids
 from models.kind import kind
 from models.later import tf
 
@@ -56,37 +56,14 @@ def without_isolated_medoids(start: EpochStart, share: float, every: float, last
     for label in np.unique(start.labels):
         rows = np.flatnonzero((start.labels == label) & (start.copies > 0) & (weights > 0))
         if len(rows) > 1:
-            weights[rows[_alone(deltas[rows], max(1, int(np.ceil(share * len(rows) - 1e-4))))]] = 0
+            count = max(1, int(np.ceil(share * len(rows) - 1e-4)))
+            of_class = deltas[rows]
+            if deltas.shape[1] == 2:  # p_0 and p_1 sum to 1, so these lie on a line
+                dropped = medoids.alone_on_a_line(of_class[:, 1 - label], count)
+            else:
+                dropped = medoids.alone(of_class, count)
+            weights[rows[dropped]] = 0
     return weights
-
-
-def _alone(points: np.ndarray, count: int) -> np.ndarray:
-    """Which points are medoids of clusters of themselves alone: `count` medoids by greedy facility location, each point
-    in the cluster of the nearest. points: float64 [points, dimensions]; returns their numbers.
-
-    Lazily (Minoux 1978): a gain can only fall, so the largest one known needs to be computed anew and no other.
-    """
-    squared, similarity = (points**2).sum(1), points @ points.T
-    similarity *= -2  # in place: it has as many numbers as there are pairs of points
-    similarity += squared
-    similarity += squared[:, np.newaxis]
-    np.sqrt(np.maximum(similarity, 0, out=similarity), out=similarity)
-    np.subtract(similarity.max(), similarity, out=similarity)
-    covered, medoids = np.zeros(len(points)), []
-    gains = [(-gain, point, 0) for point, gain in enumerate(similarity.sum(1))]
-    heapq.heapify(gains)
-    while len(medoids) < count:
-        gain, point, round_ = heapq.heappop(gains)
-        if round_ == len(medoids):
-            medoids.append(point)
-            covered = np.maximum(covered, similarity[point])
-        else:
-            gain = np.maximum(similarity[point] - covered, 0).sum()
-            heapq.heappush(gains, (-gain, point, len(medoids)))
-    medoids = np.array(medoids)
-    nearest = medoids[similarity[medoids].argmax(0)]
-    sizes = np.bincount(nearest, minlength=len(points))
-    return medoids[(sizes[medoids] == 1) & (nearest[medoids] == medoids)]
 
 
 @kind(
