@@ -106,7 +106,7 @@ def replicas(
     one += BYTES_PER_NUMBER * max((held(shaping, sum(sizes), batch_size) for shaping in shapings), default=0)
     data = 4 * features * (rows + len(dataset.y_test))
     fixed = TENSORFLOW + data + workers * COPIES_OF_ROWS * data
-    if any(link.kind.compares_rows for shaping in shapings for link in shaping.links):
+    if dataset.classes > 2 and any(link.kind.compares_rows for shaping in shapings for link in shaping.links):
         seen = rows if own is None else len(dataset.y_train) + own
         fixed += workers * BYTES_PER_PAIR * (seen / dataset.classes) ** 2
     fitting = int((limit - fixed) / workers / one)

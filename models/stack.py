@@ -13,7 +13,7 @@ gradient record. Convolutions (`models.convolution`) may stand before the dense 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import tensorflow as tf
@@ -73,6 +73,7 @@ class Stack:
         self._set_noise(1)
         self.weighs = any(shaping.links != UNDEFENDED.links for shaping in shapings)
         self.adds_noise = any(phase.noise_std > 0 for shaping in shapings for phase in shaping.phases)
+        self.traced = {}
 
     def reset(self, model: tf.keras.Model | None = None) -> None:
         """Go back to all replicas' initial weights, or start from those of another model of the network, with a fresh
@@ -111,7 +112,7 @@ class Stack:
         """
         self._begin(rows, epoch)
         phases = tuple(group.phase(epoch.number) for group in self.groups)
-        recorded = self._epoch(*self._arrays(rows, epoch), phases, rows.copies, record)
+        recorded = self._traced(phases, rows.copies, record)(*self._arrays(rows, epoch))
         if not record:
             return None
         *sums, squared_norms, inner_products = (values.numpy() for values in recorded)
@@ -293,7 +294,17 @@ class Stack:
     def _logits(self, x, kernels, biases):
         return forward(self.front.features(x), kernels, biases)[-1]
 
-    @tf.function(reduce_retracing=True)
+    def _traced(self, phases: tuple[int, ...], copies: bool, record: bool) -> Callable:
+        """`_epoch`, traced once for rows and batches of any number: it takes seconds where a stack has many kinds."""
+        key = phases, copies, record
+        if key not in self.traced:
+            rows = tf.TensorSpec([None]), tf.TensorSpec([None, int(np.prod(self.front.shape))]), tf.TensorSpec([None, None])
+            whole = [tf.TensorSpec([None], tf.int32)]
+            arrays = (rows[1], *whole, rows[2], rows[0], *whole * 4, tf.TensorSpec([], tf.int32))
+            self.traced[key] = self._epoch.get_concrete_function(*arrays, *key)
+        return self.traced[key]
+
+    @tf.function
     def _epoch(self, x, y, weight, squared_norms, order, starts, clean, places, number, phases, copies, record):
         steps = tf.size(clean)
         arrays = [tf.TensorArray(tf.float32, steps, infer_shape=False) for _ in range(6 if record else 0)]
