@@ -74,8 +74,8 @@ class Kind:
     [rows] (`Batch.row_weights`), None to leave them as they are.
 
     aggregates: it returns an `Aggregate`; takes_gram: it takes the Gram matrix, unless it has a parameter micro_batches
-    above 0; convolutions have neither; compares_rows: `between` compares all pairs of the rows of a class, unless there are two classes;
-    trusted_rows: the parameter that says how many trusted rows it needs.
+    above 0; convolutions have neither; compares_rows: `between` compares all pairs of the rows of a class, but
+    where there are two; trusted_rows: the parameter that says how many trusted rows it needs.
 
     strength: the parameters that tell weak from strong, by name: 1 where more of it changes more gradients, -1 where
     less of it does.

@@ -298,9 +298,9 @@ class Stack:
         """`_epoch`, traced once for rows and batches of any number: it takes seconds where a stack has many kinds."""
         key = phases, copies, record
         if key not in self.traced:
-            rows = tf.TensorSpec([None]), tf.TensorSpec([None, int(np.prod(self.front.shape))]), tf.TensorSpec([None, None])
-            whole = [tf.TensorSpec([None], tf.int32)]
-            arrays = (rows[1], *whole, rows[2], rows[0], *whole * 4, tf.TensorSpec([], tf.int32))
+            x = tf.TensorSpec([None, int(np.prod(self.front.shape))])
+            weight, each, whole = tf.TensorSpec([None, None]), tf.TensorSpec([None]), tf.TensorSpec([None], tf.int32)
+            arrays = x, whole, weight, each, whole, whole, whole, whole, tf.TensorSpec([], tf.int32)
             self.traced[key] = self._epoch.get_concrete_function(*arrays, *key)
         return self.traced[key]
 
