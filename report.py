@@ -6,12 +6,15 @@
 Reads results/ and models/ (never TensorFlow), compares with results/published/, and writes
     results/report.html                  the page: verdicts on the paper's claims, their evidence, tables, figures
     results/tables/claims.csv            every check of every claim
+    results/tables/claims_by_seed.csv    the verdicts on (c) and (f) at each seed
     results/tables/indiscriminate.csv    every cell of the indiscriminate sweep: best and final accuracy, published best
     results/tables/seeds.csv             over seeds: mean, 95% interval, range of accuracies, gain by DP-SGD
     results/tables/crafting.csv          what crafting the slab and minmax sets took, and U* of the minmax sets
     results/tables/gradients.csv         every gradient analysis: poison norm, norm ratio and cosine, published too
+    results/tables/nulls.csv             beside each: what as many harmless duplicates of clean rows look like
     results/tables/insertion.csv         every backdoor: clean accuracy and attack success, reached and published
     results/tables/tpoisoning.csv        every targeted attack: targets tried and hit, poisons needed, published too
+    results/tables/doses.csv             targeted attacks by their dose; half_doses.csv: where half of the targets fall
     results/matrix.html                  the page of the matrix: every gradient shaping against every attack
     results/tables/matrix.csv            its cells, seed by seed; matrix_rows.csv: its rows, summed up
     results/tables/models.csv            every clean model: accuracy and epsilon, reached and published
@@ -30,6 +33,7 @@ from reports import (
     Table,
     claims,
     clean_models,
+    doses,
     figures,
     gradients,
     indiscriminate,
@@ -43,8 +47,8 @@ from reports import (
 from results import layout
 
 MATRIX = ("matrix", "matrix_rows")  # a page of their own
-SOMETIMES = {*MATRIX, "other_trainings", "other_gradients", "other_targeted", "other_models"}
-PARTS = (indiscriminate, gradients, targeted, clean_models, matrix)
+SOMETIMES = {*MATRIX, "doses", "half_doses", "other_trainings", "other_gradients", "other_targeted", "other_models"}
+PARTS = (indiscriminate, gradients, targeted, doses, clean_models, matrix)
 
 
 def main() -> None:
@@ -53,8 +57,8 @@ def main() -> None:
     parser.parse_args()
     results = reading.read()
     tables = [table for part in PARTS for table in part.tables(results)]
-    judged = claims.judge({table.name: table for table in tables})
-    tables.append(claims.table(judged))
+    judged = claims.judge({table.name: table for table in tables}, indiscriminate.by_seed(results))
+    tables += [claims.table(judged), claims.seeds_table(judged)]
     for table in tables:
         table.write()
     for name in SOMETIMES - {table.name for table in tables}:  # what an earlier report had

@@ -17,9 +17,9 @@ from reports.frames import sources
 from reports.indiscriminate import CLIP_NORMS
 from results import layout
 
-# table, rows: what a check is made of, a pandas query; of gradients for each of GRADIENTS, of the sweeps with each of
-# the paper's clip norms, without noise; against: an undefended row beside it (..._alone), or as `alone`; passes: an
-# expression that must hold of all rows, of most of the clip norms; column, published: what is shown of them
+# table, rows: what a check is made of, a pandas query; of gradients and nulls for each of GRADIENTS, of the sweeps with
+# each of the paper's clip norms, without noise; against: an undefended row beside it (..._alone), or as `alone`;
+# passes: an expression that must hold of all rows, of most of the clip norms; column, published: what is shown of them
 CHECKS = Path(__file__).with_name("checks.csv")
 COLUMNS = ["claim", "kind", "check", "measured", "published", "passed", "source"]
 TITLES = {
@@ -30,10 +30,14 @@ TITLES = {
     "e": "DP-SGD raises the attacker's price",
     "f": "The strong, unrealistic attack defeats DP-SGD",
 }
+PUBLISHED = "published protocol"
+OVER_SEEDS, FEWEST_SEEDS = "cf", 3  # claims whose published checks are of one seed each
+SEED_COLUMNS = ["claim", "seed", "passed", "checks", "verdict"]
 KINDS = {  # of checks: what they are counted as, where it is said whether all pass, at least half do, or fewer
-    "published protocol": ("checks", "verdict", ("reproduced", "reproduced in part", "not reproduced")),
+    PUBLISHED: ("checks", "verdict", ("reproduced", "reproduced in part", "not reproduced")),
     "control": ("controls", "under_controls", ("hold", "hold in part", "do not hold")),
 }
+OF_GRADIENTS, OF_SWEEPS = ("gradients", "nulls"), ("indiscriminate", "seeds")  # tables
 GRADIENTS = {  # of undefended trainings: the published ones and the targeted one of the stand-in
     "watermarks, 100 pairs, logistic regression": f"set == 'pairs_of_100' and dataset == '{layout.SUBTASK}'",
     "watermarks, 100 pairs, shallow MLP": "set == 'pairs_of_100' and dataset == 'fashion_mnist'",
@@ -44,13 +48,14 @@ GRADIENTS = {  # of undefended trainings: the published ones and the targeted on
 }
 
 
-def judge(tables: dict[str, Table]) -> list[dict]:
-    """The claims, judged by the tables (by name): letter, title, verdict, under_controls, evidence and checks.
+def judge(tables: dict[str, Table], seeds: dict[int, Table]) -> list[dict]:
+    """The claims, judged by the tables (by name): letter, title, verdict, under_controls, evidence, checks and by_seed.
 
-    A check's `passed` is None where its numbers are not there.
+    A check's `passed` is None where its numbers are not there. seeds: the table indiscriminate of each seed; where
+    three or more have all that a claim of OVER_SEEDS needs, the verdict is that of most of them.
     """
-    lines = pd.read_csv(CHECKS, keep_default_na=False).itertuples()
-    checks = [check for line in lines for check in checks_of(line, tables[line.table])]
+    checks = [check for line in lines() for check in checks_of(line, tables.get(line.table))]
+    of_seeds = pd.DataFrame(by_seed(seeds), columns=SEED_COLUMNS)
     claims = []
     for letter, title in TITLES.items():
         claim = {"letter": letter, "title": title, "checks": [check for check in checks if check["claim"] == letter]}
@@ -58,11 +63,46 @@ def judge(tables: dict[str, Table]) -> list[dict]:
         for kind, (counted, column, words) in KINDS.items():
             passed = [check["passed"] for check in claim["checks"] if check["kind"] == kind]
             made = [one for one in passed if one is not None]
-            claim[column] = words[0 if all(made) else 1 if 2 * sum(made) >= len(made) else 2] if made else "not run"
+            claim[column] = verdict(made, words) if made else "not run"
             not_run = f" ({len(passed) - len(made)} not run)" if len(made) < len(passed) else ""
             evidence.append(f"{sum(made)} of {len(passed)} {counted}{not_run}")
-        claims.append({**claim, "evidence": ", ".join(evidence)})
+        mine = of_seeds[of_seeds.claim == letter]
+        if len(mine) >= FEWEST_SEEDS:
+            words = KINDS[PUBLISHED][2]
+            counts = mine.verdict.value_counts().reindex(words[::-1], fill_value=0)
+            claim["verdict"] = counts.idxmax()  # of equals the weaker
+            evidence.append(f"{len(mine)} seeds: " + ", ".join(f"{counts[word]} {word}" for word in words))
+        claims.append({**claim, "evidence": ", ".join(evidence), "by_seed": mine})
     return claims
+
+
+def verdict(passed: list[bool], words: tuple[str, str, str]) -> str:
+    """The word for checks that all pass, at least half, or fewer."""
+    return words[0 if all(passed) else 1 if 2 * sum(passed) >= len(passed) else 2]
+
+
+def lines() -> list:
+    """The lines of checks.csv, by its columns."""
+    return list(pd.read_csv(CHECKS, keep_default_na=False).itertuples())
+
+
+def by_seed(seeds: dict[int, Table]) -> Iterator[tuple]:
+    """The verdict on each claim of OVER_SEEDS by the published protocol's checks at each seed that has all of them, by
+    SEED_COLUMNS.
+    """
+    for letter in OVER_SEEDS:
+        wanted = [
+            line for line in lines() if (line.claim, line.kind, line.table) == (letter, PUBLISHED, "indiscriminate")
+        ]
+        for seed, table in seeds.items():
+            passed = [check["passed"] for line in wanted for check in checks_of(line, table)]
+            if None not in passed:
+                yield letter, seed, sum(passed), len(passed), verdict(passed, KINDS[PUBLISHED][2])
+
+
+def seeds_table(claims: list[dict]) -> Table:
+    """The verdicts by seed, as results/tables/claims_by_seed.csv."""
+    return Table("claims_by_seed", SEED_COLUMNS, pd.concat([claim["by_seed"] for claim in claims]))
 
 
 def table(claims: list[dict]) -> Table:
@@ -71,13 +111,20 @@ def table(claims: list[dict]) -> Table:
     return Table("claims", COLUMNS, frame.assign(passed=frame.passed.where(frame.passed.notna(), "not run")))
 
 
-def checks_of(line, table: Table) -> Iterator[dict]:
-    """The checks, by COLUMNS, that a line of checks.csv asks for."""
+def checks_of(line, table: Table | None) -> Iterator[dict]:
+    """The checks, by COLUMNS, that a line of checks.csv asks for; table: None where there is nothing to make one of."""
+    if table is None:
+        yield made(line, line.check)
+        return
     rows = table.find().dropna(subset=line.column)
-    if line.table == "gradients":
+    if line.table in OF_GRADIENTS:
         rows = rows[(rows.planned == True) & (rows.shaping == "undefended")]  # noqa: E712  (NaN where it is not planned)
+        rows = rows.query(line.rows).dropna(subset="draws") if line.rows else rows  # without a null it is no check
         for name, wanted in GRADIENTS.items():
             yield outcome(line, line.check.format(set=name), rows.query(wanted))
+        return
+    if line.table == "half_doses":
+        yield outcome(line, line.check, rows.query(line.rows))
         return
     alone = rows.query(line.against or line.rows)
     rows = rows.query(line.rows)
@@ -98,10 +145,10 @@ def outcome(line, text: str, rows: pd.DataFrame) -> dict:
     passed, measured = rows.eval(line.passes), span(rows[line.column])
     comparable = rows[~rows.incomparable] if "incomparable" in rows else rows
     known = span(comparable[line.published]) if line.published else ""
-    if line.table != "gradients":
+    if line.table in OF_SWEEPS:
         measured = f"{passed.sum()} of {len(rows)} clip norms; {measured}"
         measured += f"; {rows.seeds.min()} seeds" if "seeds" in rows else ""
-    enough = passed.all() if line.table == "gradients" else passed.mean() > 0.5
+    enough = passed.mean() > 0.5 if line.table in OF_SWEEPS else passed.all()
     return made(line, text, measured, known, bool(enough), sources(rows.source))
 
 

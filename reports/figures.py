@@ -8,7 +8,7 @@ from functools import partial
 import numpy as np
 import pandas as pd
 
-from reports import Table, frames, poison_pictures
+from reports import Table, frames, nulls, poison_pictures
 from reports.frames import MODES
 from reports.gradients import published_lines
 from reports.indiscriminate import CLIP_NORMS, NOISE_STDS, UNBOUNDED_CLIP_NORM
@@ -38,8 +38,9 @@ def draw_all(tables: dict[str, Table], results: Results) -> list[Figure]:
             for attack, claim in SWEPT.items()
         ),
         (Figure("clip_and_noise", "cf", sweep), draw_heat_map),
-        (Figure("gradients", "ab", "tables/gradients.csv; analysis/**/[ma]extracts_epoch.csv"), draw_gradients),
+        (Figure("gradients", "ab", "tables/{gradients,nulls}.csv; analysis/**/[ma]extracts_epoch.csv"), draw_gradients),
         (Figure("examples", "a", "analysis/**/{sextracts_epoch,examples}.csv"), draw_examples),
+        (Figure("doses", "d", "tables/doses.csv; tables/half_doses.csv"), draw_doses),
         (Figure("targets_hit", "de", "tables/tpoisoning.csv"), draw_targets),
         (Figure("poisons_needed", "e", "tpoisoning/clean-labels/multipoison/**/{attack_w_*,trials}.csv"), draw_needed),
         (Figure("matrix", "", "tables/matrix.csv"), draw_matrix),
@@ -165,6 +166,7 @@ def draw_gradients(tables: dict[str, Table], results: Results):
     known = published_lines(rows, frames.published("gradients"))
     figure, axes = plotting.panels(len(panels), 2, width=2.5, height=2.2)
     for (title, panel), (ratios, cosines) in zip(chosen, axes.T):
+        draw_bands(panel[0][1], results.nulls, {"norm_ratio": ratios, "cosine": cosines})
         for index, (label, row) in enumerate(panel):
             measured, beside = results.analyses.lines.query("index == @row.cell"), known[known.row == row.name]
             for lines, style in (
@@ -182,6 +184,14 @@ def draw_gradients(tables: dict[str, Table], results: Results):
     return figure
 
 
+def draw_bands(row, draws: pd.DataFrame, axes: dict) -> None:
+    """What as many harmless duplicates look like in an analysis, where that was measured; axes: by the measure."""
+    draws = draws[nulls.matches(draws, row)]
+    for name, axis in axes.items() if len(draws) else ():
+        band = nulls.bands(draws, name)
+        axis.fill_between(band.index, band.low, band.high, color="0.85", lw=0, label="duplicates, 95%", zorder=0)
+
+
 def draw_examples(tables: dict[str, Table], results: Results):
     """Quantiles of the gradient norms of single rows, clean beside poison, a group for each undefended analysis."""
     rows = tables["gradients"].find(shaping="undefended").dropna(subset="median_example_ratio")
@@ -191,9 +201,13 @@ def draw_examples(tables: dict[str, Table], results: Results):
     rows = sorted(
         ((example_label(row), row.cell) for row in rows.itertuples()), key=lambda row: layout.natural_order(row[0])
     )
+    beside = tables["nulls"].find(measure="median_example_ratio").dropna(subset="draws").set_index("cell")
     figure, ((axis,),) = plotting.panels(1, width=7.5, height=0.2 * len(rows) + 0.8)
     for place, (_, cell) in enumerate(reversed(rows)):
         quantiles = results.analyses.lines.loc[[cell], QUANTILES].median()
+        if cell in beside.index:
+            null = quantiles.iloc[2] * beside.loc[cell, ["null_low", "null_high"]].astype(float)
+            axis.plot(null, [place - 0.18] * 2, color="#56B4E9", lw=6, alpha=0.6, solid_capstyle="butt", zorder=0)
         for offset, colour, norms in ((0.18, "0.6", quantiles.iloc[:5]), (-0.18, "black", quantiles.iloc[5:10])):
             low, lower, middle, upper, high = norms
             axis.plot([low, high], [place + offset] * 2, color=colour, lw=0.8)
@@ -214,6 +228,38 @@ def example_label(row) -> str:
         "tpoisoning": f"targeted, {row.setting} ({row.network})",
         "ipoisoning": f"{row.set} {row.ratio:g} ({network})",
     }[row.analysis]
+
+
+def draw_doses(tables: dict[str, Table], _: Results):
+    """Share of the targets hit against the dose, with Wilson intervals: the paper's rates, equal rates, other kinds."""
+    if "doses" not in tables:
+        return None
+    rows = tables["doses"].frame
+    first = min(rows.dataset, key=lambda name: (name != "purchases", name))
+    rows = rows[(rows.dataset == first) & (rows.network == "lr") & (rows.within == layout.RETRAIN_EPOCHS)]
+    if rows.empty:
+        return None
+    rate = rows.learning_rate[rows.shaping == "undefended"].min()
+    clips, alone = rows.clip_norm.notna() & np.isfinite(rows.clip_norm), rows.shaping == "undefended"
+    panels = {
+        "clipped, the paper's rates": alone | (clips & (rows.learning_rate != rate)),
+        "clipped, the undefended rate": alone | (clips & (rows.learning_rate == rate)),
+        "other shapings, the undefended rate": alone | (~clips & (rows.learning_rate == rate)),
+    }
+    figure, (axes,) = plotting.panels(len(panels), width=3.4, height=3.0)
+    for axis, (title, chosen) in zip(axes, panels.items()):
+        for index, (text, curve) in enumerate(rows[chosen].groupby("shaping", sort=False)):
+            axis.plot(curve.radius, 100 * curve.share, label=text, **look(index))
+            ends = 100 * curve.share_low, 100 * curve.share_high
+            axis.fill_between(curve.radius, *ends, color=look(index)["color"], alpha=0.1, lw=0)
+        matched = rows[alone & rows.matched].radius
+        axis.axvline(matched.iloc[0], color="0.5", ls=":", lw=1) if len(matched) else None
+        axis.set(title=title, xscale="log", xlabel="L2 distance that a poison may move", ylim=(-3, 103))
+        axis.set_xticks(sorted(rows.radius.unique()), [f"{radius:g}" for radius in sorted(rows.radius.unique())])
+        axis.minorticks_off()
+        axis.legend(fontsize=6)
+    axes[0].set_ylabel("targets hit, %")
+    return figure
 
 
 def draw_targets(tables: dict[str, Table], _: Results):

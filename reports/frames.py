@@ -75,6 +75,14 @@ def over_seeds(groups, columns: list[str]) -> pd.DataFrame:
     return pd.DataFrame(frame)
 
 
+def wilson(successes: float, trials: float) -> tuple[float, float]:
+    """The 95% interval of a share by Wilson's score; NaN without trials."""
+    if not trials > 0:
+        return np.nan, np.nan
+    interval = stats.binomtest(int(successes), int(trials)).proportion_ci(method="wilson")
+    return interval.low, interval.high
+
+
 def sources(names: pd.Series) -> str:
     """The files that several rows come from, each once."""
     return "; ".join(dict.fromkeys(name for text in names for name in text.split("; ")))

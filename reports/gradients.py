@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from reports import Table, frames, verdicts
+from reports import Table, frames, nulls, verdicts
 from reports.identity import other_table
 from reports.reading import Part, Results
 from reports.targeted import usual_attack
@@ -44,7 +44,7 @@ INSERTION_COLUMNS = [
 
 
 def tables(results: Results) -> list[Table]:
-    """The tables gradients and insertion, and other_gradients where there are any."""
+    """The tables gradients, nulls and insertion, and other_gradients where there are any."""
     cells = described(results.analyses)
     plan = pd.read_csv(PLAN, dtype={"shaping": str}).assign(planned=True)
     if (cells.dataset == "purchases").any():  # the paper's own data are there
@@ -55,7 +55,9 @@ def tables(results: Results) -> list[Table]:
     order = sorted(frame.index, key=lambda row: [layout.natural_order(part) for part in frame.loc[row, KEY]])
     frame = frame.loc[order]
     others = other_table("other_gradients", cells[~used], [*MEANS, "final_acc"])
-    return [gradients_table(frame.copy()), insertion_table(frame[frame.analysis == "insertion"].copy()), *others]
+    shown = gradients_table(frame.copy())
+    beside = nulls.table(shown.frame, results.analyses.lines, results.nulls)
+    return [shown, beside, insertion_table(frame[frame.analysis == "insertion"].copy()), *others]
 
 
 def described(part: Part) -> pd.DataFrame:

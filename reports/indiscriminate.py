@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 
 import pandas as pd
+from scipy import stats
 
 from models.shaping import UNDEFENDED, Shaping
 from poisons import attacks
@@ -21,6 +22,7 @@ CLIP_NORMS, NOISE_STDS = [0.1, 1.0, 2.0, 4.0, 8.0], [0.0, 0.1, 0.001, 0.00001]
 
 TOLERANCE = 0.015
 UNBOUNDED_CLIP_NORM = 100  # effectively none; the three published cells of it at ratio 0.4 disagree: shown, not counted
+FEWEST_SEEDS, CHANCE = 5, 0.01  # of a standard deviation; the gain by chance without
 KEY, PLACE = ["attack", "ratio", "shaping"], ["attack", "ratio", *SHAPING]
 ORDER = ["attack", "ratio", "clip_norm", "noise_multiplier"]
 ACCURACIES, PARTS = ["best_acc", "final_acc", "epochs_acc"], ("mean", "ci95")
@@ -48,7 +50,8 @@ def tables(results: Results) -> list[Table]:
     last = lines[~lines.index.duplicated(keep="last")][measures].apply(pd.to_numeric, errors="coerce")
     cells = results.trainings.cells = cells.join(last.add_prefix("final_"))
     usual = of_protocol(cells)
-    indiscriminate = indiscriminate_table(cells[usual & (cells.seed == layout.SEED)])
+    chance = chance_gains(cells[usual])
+    indiscriminate = indiscriminate_table(cells[usual & (cells.seed == layout.SEED)], chance)
     means = ["best_acc", "final_acc", *last.add_prefix("final_")]
     others = cells[~usual & ~cells.path.isin(matrix_runs.of_sweeps(results).path)]
     others = other_table("other_trainings", others, means, {"diverged": ("diverged", "sum")})
@@ -70,12 +73,36 @@ def planned() -> pd.DataFrame:
     return frames.with_shapings(places)
 
 
-def indiscriminate_table(cells: pd.DataFrame) -> Table:
-    """A row for each place of the sweep, each other finished cell of its seed, and each other published one."""
+def by_seed(results: Results) -> dict[int, Table]:
+    """The table indiscriminate of each seed with which the sweep was run, undefended too, as if it were the paper's."""
+    cells = results.trainings.cells
+    cells = cells[of_protocol(cells)]
+    chance = chance_gains(cells)
+    seeds = cells.seed[cells.shaping == "undefended"].unique()
+    return {int(seed): indiscriminate_table(cells[cells.seed == seed], chance) for seed in sorted(seeds)}
+
+
+def chance_gains(cells: pd.DataFrame) -> pd.DataFrame:
+    """By KEY, `chance_gain`: what the best accuracy of one seed gains over undefended training with a probability of 5%
+    where a shaping gains nothing, by the standard deviation over the seeds there are; CHANCE where they are too few.
+    """
+    cells = cells[~cells.diverged.astype(bool)]
+    alone = cells[cells.shaping == "undefended"].set_index(["attack", "ratio", "seed"]).best_acc
+    gains = cells.join(alone.rename("alone"), on=["attack", "ratio", "seed"])
+    gains = gains.assign(gain=gains.best_acc - gains.alone).groupby(KEY).gain
+    chance = (stats.norm.ppf(0.95) * gains.std()).where(gains.count() >= FEWEST_SEEDS)
+    return chance.rename("chance_gain").reset_index()
+
+
+def indiscriminate_table(cells: pd.DataFrame, chance: pd.DataFrame) -> Table:
+    """A row for each place of the sweep, each other finished cell of its seed, and each other published one; beside the
+    columns shown, `chance_gain`.
+    """
     known = frames.with_shapings(frames.published("ipoisoning").rename(columns={"best_acc": "published_best_acc"}))
     release = known[known.attack == "slabs"].assign(attack="slabs-release")  # the published attack, by another rule
     known = pd.concat([known, release])[[*PLACE, "published_best_acc"]]
     frame = planned().merge(known, how="outer").merge(cells[[*PLACE, *MEASURED, "poison_set", "source"]], how="outer")
+    frame = frame.merge(chance, how="left").fillna({"chance_gain": CHANCE})
     frame["difference"] = (frame.best_acc - frame.published_best_acc).round(4)
     near, unbounded = frame.difference.abs() <= TOLERANCE, frame.clip_norm >= UNBOUNDED_CLIP_NORM
     frame["verdict"] = verdicts(frame, "final_acc", "published_best_acc", near, shown_only=unbounded)

@@ -9,7 +9,7 @@ import pandas as pd
 
 from models.kind import UNDEFENDED_TEXT
 from poisons import attacks, poison_set, shafahi
-from reports import choice
+from reports import choice, doses
 from reports.reading import Results
 from results import layout
 
@@ -46,11 +46,13 @@ def of_targets(results: Results) -> pd.DataFrame:
     final is 1 where any poison hits; without poisons, the accuracy.
     """
     cells = results.trials.cells
-    radius = cells.budget.astype(str).str.extract(rf"{shafahi.RADIUS}([\d.]+)$")[0]
-    cells = cells.assign(value=radius.astype(float))
-    cells = cells[cells.eval("mode == 'oneshot' and engine == 'stack' and batch_size == paper_batch_size")]
+    cells = cells.assign(value=doses.radius_of(cells))
+    cells = cells[(cells.attack == shafahi.NAME) & (cells["mode"] == "oneshot") & (cells.engine == "stack")]
+    cells = cells[cells.batch_size == cells.paper_batch_size]
     dosed = [dataclasses.replace(shafahi.DOSED, radius=value).name for value in cells.value]
     cells = cells[(cells.budget == dosed) & (cells.learning_rate == cells.paper_learning_rate)]
+    of_curve = doses.is_dose(cells).groupby(cells.value).transform("all")  # these have a table of their own
+    cells = cells[~of_curve]
     if set(cells.shaping.map(choice.kind_of)) <= set(PAPERS):
         return pd.DataFrame()
     lines = results.trials.lines.loc[cells.index]

@@ -18,7 +18,7 @@ import pandas as pd
 
 from poisons import attacks
 from reports import identity, with_columns
-from results import layout
+from results import layout, nulls
 from results.cells import Unfinished, read_all
 from results.folded import Result
 
@@ -32,7 +32,10 @@ COLUMNS = {  # of the CSV files of each kind of result: those that must be there
 }
 MEANS = [",".join(NORMS), "cosine"]  # headers for the extracts, which have none
 BACKDOOR = ["baseline_backdoor_acc", "backdoor_acc", "backdoor_acc_other_classes"]
-MAY_HAVE = {layout.ANALYSIS_RESULTS: ["n_poison", *NORMS, "cosine", *BACKDOOR, *QUANTILES]}
+MAY_HAVE = {
+    TRIALS: ["moved", "share_of_way", "relative_feature_distance"],
+    layout.ANALYSIS_RESULTS: ["n_poison", *NORMS, "cosine", *BACKDOOR, *QUANTILES],
+}
 NUMBERS = ["batch_size", "epochs", "learning_rate", "seed", "noise_multiplier", "clean_rows", "baseline_acc"]
 TEXTS = ["dataset", "network", "engine", "optimizer", "shaping", "kind", "attack"]
 MORE_NUMBERS = [
@@ -68,11 +71,14 @@ class Part:
 
 @dataclass
 class Results:
-    """What a results folder holds; left_out: files from there, with the reason; versions: those of all others."""
+    """What a results folder holds; nulls: `results.nulls.read_all`; left_out: files from there, with the reason;
+    versions: those of all others.
+    """
 
     trainings: Part
     analyses: Part
     trials: Part
+    nulls: pd.DataFrame
     left_out: list[tuple[str, str]]
     versions: str
 
@@ -86,6 +92,8 @@ def read() -> Results:
             kinds[kind_of(result)].append((result, text_of(result)))
         except Unfinished as error:
             left_out.append((result.path, str(error)))
+    of_nulls, damaged = nulls.read_all()
+    left_out += damaged
     parts = [frames(kind, found) for kind, found in kinds.items()]
     versions = pd.concat([part.cells.versions for part in parts]).mode()  # sorted
     versions = versions.iloc[-1] if len(versions) else ""
@@ -95,7 +103,7 @@ def read() -> Results:
         faults = part.cells.fault.where(part.cells.fault.notna() | (part.cells.versions == versions), others).dropna()
         left_out += zip(part.cells.path[faults.index], faults)
         part.cells, part.lines = part.cells.drop(faults.index), part.lines[~part.lines.index.isin(faults.index)]
-    return Results(*parts, sorted(left_out), versions)
+    return Results(*parts, of_nulls, sorted(left_out), versions)
 
 
 def place(path: Path) -> str:

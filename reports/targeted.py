@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from functools import partial
+
+import numpy as np
 import pandas as pd
+from scipy import stats
 
 from models.shaping import UNDEFENDED, Shaping
 from poisons import shafahi
-from reports import Table, frames, matrix_runs, verdicts
+from reports import Table, doses, frames, matrix_runs, verdicts
 from reports.frames import MODES, SHAPING
 from reports.identity import other_table
 from reports.reading import Part, Results
@@ -21,6 +25,7 @@ MEASURED = {
     "without_poison": ("without_poison", "sum"), "median_poisons": ("needed", "median"),
     "mean_poisons": ("needed", "mean"), "median_epoch": ("needed_epoch", "median"),
 }  # fmt: skip
+ENDS = ["median_low", "median_high"]  # of the median's 95% interval: for checks, not shown
 PUBLISHED = ["published_successes", "published_median_poisons"]
 COLUMNS = [*SETTING, "dataset", "budget", *MEASURED, *PUBLISHED, "verdict", "source"]
 
@@ -29,7 +34,8 @@ def tables(results: Results) -> list[Table]:
     """The table tpoisoning, and other_targeted where there are any."""
     cells = with_needed(results.trials)
     usual = of_protocol(cells)
-    others = cells[~usual & ~cells.path.isin(matrix_runs.of_targets(results).get("path", []))]
+    shown = usual | doses.is_dose(cells) | cells.path.isin(matrix_runs.of_targets(results).get("path", []))
+    others = cells[~shown]
     return [targeted_table(cells[usual]), *other_table("other_targeted", others, [], MEASURED)]
 
 
@@ -49,7 +55,7 @@ def usual_attack(cells: pd.DataFrame) -> pd.Series:
     """Which targeted attacks have the budget and the classes that they have by default."""
     default = {option.name: option.default for option in shafahi.OPTIONS}
     classes = (cells.base_class == default["base_class"]) & (cells.target_class == default["target_class"])
-    return classes & (cells.budget == shafahi.Budget().name)
+    return classes & (cells.attack == shafahi.NAME) & (cells.budget == shafahi.Budget().name)
 
 
 def of_protocol(cells: pd.DataFrame) -> pd.Series:
@@ -75,12 +81,24 @@ def planned() -> pd.DataFrame:
     return frames.with_shapings(known).drop_duplicates(SETTING)  # the published ones stay
 
 
+def median_end(needed: pd.Series, end: int) -> float:
+    """The lower or upper end (0, 1) of the 95% interval of a median, by the order statistics; NaN for targets that none
+    hit, of which it takes that they need more than all others.
+    """
+    values, count = np.sort(needed.fillna(np.inf)), len(needed)
+    place = max(int(stats.binom.ppf(0.025, count, 0.5)) - 1, 0)  # so many lie below the interval, and as many above
+    return values[place if end == 0 else count - 1 - place]
+
+
 def targeted_table(cells: pd.DataFrame) -> Table:
     """A row for each setting of which a target is finished, and for each planned or published one that has none."""
     groups = cells.groupby([*SETTING, "dataset", "budget"])
-    done = groups.agg(**MEASURED, source=("source", frames.sources)).round({"mean_poisons": 2}).reset_index()
+    ends = {name: ("needed", partial(median_end, end=end)) for end, name in enumerate(ENDS)}
+    done = groups.agg(**MEASURED, **ends, source=("source", frames.sources)).round({"mean_poisons": 2}).reset_index()
     frame = planned().merge(done, how="outer", on=SETTING)
     near = (frame.successes - frame.published_successes).abs() <= TOLERANCE
+    shares = [frames.wilson(*pair) for pair in zip(frame.successes, frame.targets)]
+    frame["share_low"], frame["share_high"] = np.transpose(shares)
     frame["verdict"] = verdicts(frame, "successes", PUBLISHED[0], near, unfinished=frame.targets < TARGETS)
     order = ["network", "mode", "epochs", "clip_norm", "noise_multiplier", "learning_rate", "dataset", "budget"]
     return Table("tpoisoning", COLUMNS, frames.in_order(frame, order))

@@ -164,6 +164,8 @@ def read_all() -> tuple[list[Result], list[tuple[Path, str]]]:
     for path in sorted(path for part in PARTS for path in (layout.RESULTS / part).rglob("*")):
         if layout.PARAM_UPDATES in path.parts or path.is_dir():
             continue
+        if path.parent == layout.null_folder() and path.suffix == ".csv":  # `results.nulls` reads them
+            continue
         if path.name.endswith(".writing"):
             left_out[path] = "half written, by a run that is at work or was killed"
         elif not KNOWN.fullmatch(path.name):

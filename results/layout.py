@@ -65,6 +65,16 @@ def run_file(results: Path) -> Path:
     return results.with_suffix(".run.json") if results.name.startswith("attack_w_") else results.with_name(RUN)
 
 
+def null_folder() -> Path:
+    return RESULTS / ANALYSIS.name / "nulls"
+
+
+def null_file(settings: dict) -> Path:
+    """What harmless duplicates look like in a gradient analysis, by draw and epoch (analyze_nulls.py)."""
+    names = (settings[name] for name in ("dataset", "network", "start", "n_poison", "shaping"))
+    return null_folder() / f"{'_'.join(map(str, names)).replace(':', '_')}.csv"
+
+
 def crafting_file(attack: str) -> Path:
     """What the crafting of an attack's poison sets measured, a line each: bounds, losses, solver failures, seconds."""
     return RESULTS / "ipoisoning" / attack / "crafting.csv"

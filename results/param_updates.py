@@ -32,20 +32,24 @@ def write_epoch(folder: Path, epoch: int, record, replica: int, dump: str = "npz
     if dump == "csv":
         _dump_csv(folder, epoch, record, replica)
         return
-    arrays = {
-        f"{part}_{parameter}": record.batch_means(replica, part, parameter)[1].mean(0)
-        for part in PARTS
-        for parameter in PARAMETERS
-    }
+    with writing(folder / f"{epoch}.npz", "wb") as stream:
+        np.savez(stream, **arrays(record, replica))
+
+
+def arrays(record, replica: int) -> dict[str, np.ndarray]:
+    """What an npz file holds of one replica's epoch."""
     norms, is_poison = record.norms(replica), record.is_poison
     seen = ~np.isnan(norms)
-    arrays.update(
-        clean_norms=norms[~is_poison & seen],
-        poison_norms=norms[is_poison & seen],
-        poison_cosines=record.cosines(replica)[seen[is_poison]],
-    )
-    with writing(folder / f"{epoch}.npz", "wb") as stream:
-        np.savez(stream, **arrays)
+    return {
+        **{
+            f"{part}_{parameter}": record.batch_means(replica, part, parameter)[1].mean(0)
+            for part in PARTS
+            for parameter in PARAMETERS
+        },
+        "clean_norms": norms[~is_poison & seen],
+        "poison_norms": norms[is_poison & seen],
+        "poison_cosines": record.cosines(replica)[seen[is_poison]],
+    }
 
 
 def read(folder: Path) -> list[dict[str, np.ndarray]]:

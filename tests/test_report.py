@@ -451,7 +451,10 @@ def test_targeted_attacks_are_counted_by_target(workplace):
 
 # --- identity: the paper's tables take what the protocol gives, all else stands apart ---
 
-COMPARED = ("indiscriminate", "seeds", "crafting", "gradients", "insertion", "tpoisoning", "models", "claims")
+COMPARED = (
+    "indiscriminate", "seeds", "crafting", "gradients", "nulls", "insertion", "tpoisoning", "models", "claims",
+    "claims_by_seed",
+)  # fmt: skip
 OTHERS = ("other_trainings", "other_gradients", "other_targeted", "other_models")
 KEPT_MODEL = REPOSITORY / "models/subtask/vanilla_lr_300_40_0.01"
 

@@ -1,0 +1,157 @@
+"""Targeted attacks by their dose: success against the L2 distance that a poison may move, and the dose at which half of
+the targets fall.
+
+A dose is the same for every model; a feature distance, by which the paper stops its attacker, is not: the logits of
+different models have different scales.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pandas as pd
+
+from poisons import shafahi
+from reports import Table, frames
+from reports.frames import SHAPING
+from reports.reading import Results
+from results import layout
+
+WITHIN = [layout.RETRAIN_EPOCHS, 25]  # epochs of re-training: a success within 25 is one of the first 25 of 50
+MATCHED = 0.34  # of the targets: what the paper's undefended one-shot attack hits
+SATURATED = 0.95  # of the undefended targets: above, a dose tells nothing
+DRAWS = 2000  # of the targets, for the intervals of half doses
+PLACE = ["dataset", "network", "within", *SHAPING, "learning_rate"]
+AMONG = PLACE[:3]  # what is compared with the undefended attack of
+COLUMNS = [
+    *PLACE, "radius", "targets", "successes", "share", "share_low", "share_high", "poisons", "poison_successes",
+    "poison_share", "poison_share_low", "poison_share_high", "median_epoch", "share_of_way",
+    "relative_feature_distance", "matched", "saturated", "source",
+]  # fmt: skip
+HALF_COLUMNS = [
+    *PLACE, "targets", "doses", "half_dose", "half_dose_low", "half_dose_high", "ratio", "ratio_low", "ratio_high",
+    "matched_radius", "matched_successes", "source",
+]  # fmt: skip
+
+
+def tables(results: Results) -> list[Table]:
+    """The tables doses and half_doses; none without a curve."""
+    trials = of_curves(results)
+    if trials.empty:
+        return []
+    curves = doses(trials)
+    return [Table("doses", COLUMNS, curves), Table("half_doses", HALF_COLUMNS, half_doses(trials, curves))]
+
+
+def is_dose(cells: pd.DataFrame) -> pd.Series:
+    """Which trials are of a dose-response curve: of a shaping that was attacked within three or more radii."""
+    radius = radius_of(cells)
+    usual = cells.budget == [dataclasses.replace(shafahi.DOSED, radius=value).name for value in radius]
+    usual &= cells.eval(
+        f"attack == '{shafahi.NAME}' and mode == 'oneshot' and engine == 'stack' and batch_size == paper_batch_size"
+    )
+    several = radius.where(usual).groupby([cells[name] for name in (*PLACE[:2], "shaping", "learning_rate")])
+    return usual & (several.transform("nunique") >= 3)
+
+
+def radius_of(cells: pd.DataFrame) -> pd.Series:
+    """The radius of a budget, by its name; NaN without."""
+    return cells.budget.astype(str).str.extract(rf"{shafahi.RADIUS}([\d.]+)$")[0].astype(float)
+
+
+def of_curves(results: Results) -> pd.DataFrame:
+    """A row for each poison and epochs of WITHIN: PLACE, radius, target, success, epoch and what its dose was."""
+    cells = results.trials.cells
+    cells = cells[is_dose(cells) & (cells.epochs == layout.RETRAIN_EPOCHS)].assign(radius=radius_of)
+    lines = results.trials.lines.loc[cells.index]
+    lines = lines[lines.poison > 0].drop(columns="target")
+    lines["hit"] = lines.success.astype(str) == "True"
+    of_cell = ["dataset", "network", *SHAPING, "learning_rate", "radius", "target", "source"]
+    trials = lines.join(cells[of_cell]).merge(pd.DataFrame({"within": WITHIN}), how="cross")
+    trials["hit"] &= trials.epoch <= trials.within
+    return trials
+
+
+def doses(trials: pd.DataFrame) -> pd.DataFrame:
+    """A row for each shaping, rate and radius: shares of targets and of poisons that hit, with Wilson intervals."""
+    dose = [*PLACE, "radius"]
+    groups, by_target = trials.groupby(dose), trials.groupby([*dose, "target"]).hit.any().groupby(dose)
+    frame = pd.DataFrame(
+        {
+            "targets": by_target.size(), "successes": by_target.sum(), "poisons": groups.size(),
+            "poison_successes": groups.hit.sum(), "median_epoch": trials[trials.hit].groupby(dose).epoch.median(),
+            "share_of_way": groups.share_of_way.mean().round(4),
+            "relative_feature_distance": groups.relative_feature_distance.mean().round(4),
+            "source": groups.source.agg(frames.sources),
+        }
+    ).reset_index()  # fmt: skip
+    for name, hits, all_ in (("share", "successes", "targets"), ("poison_share", "poison_successes", "poisons")):
+        frame[name] = (frame[hits] / frame[all_]).round(4)
+        ends = np.array([frames.wilson(*pair) for pair in zip(frame[hits], frame[all_])]).round(4)
+        frame[[f"{name}_low", f"{name}_high"]] = ends
+    alone = frame[frame.shaping == "undefended"].set_index([*AMONG, "radius"]).share
+    beside = alone.reindex(pd.MultiIndex.from_frame(frame[[*AMONG, "radius"]])).to_numpy()
+    frame["saturated"] = beside >= SATURATED
+    nearest = (alone - MATCHED).abs().groupby(AMONG).idxmin()
+    frame["matched"] = [key in set(nearest) for key in frame[[*AMONG, "radius"]].itertuples(index=False, name=None)]
+    return frame.sort_values([*PLACE, "radius"], key=frames.by_kind)
+
+
+def half_doses(trials: pd.DataFrame, curves: pd.DataFrame) -> pd.DataFrame:
+    """A row for each shaping and rate: the dose at which half of the targets fall, by a logistic curve over the
+    logarithm of the dose, its ratio to that of the undefended attack, and intervals over draws of the targets.
+    """
+    rows = []
+    for among, of_place in trials.groupby(AMONG):
+        hits = of_place.pivot_table("hit", ["shaping", "learning_rate", "target"], "radius", "max").dropna()
+        targets = sorted(
+            set.intersection(*(set(part.index.get_level_values("target")) for _, part in hits.groupby(level=[0, 1])))
+        )
+        drawn = np.random.default_rng(layout.SEED).integers(0, len(targets), (DRAWS, len(targets)))
+        drawn[0] = np.arange(len(targets))  # the first draw: the targets themselves
+        counts = np.stack([np.bincount(draw, minlength=len(targets)) for draw in drawn])
+        found = {}
+        for key, part in hits.groupby(level=[0, 1]):
+            of_target = part.droplevel([0, 1]).loc[targets].to_numpy(float)
+            found[key] = half_dose(np.array(part.columns, float), counts @ of_target, len(targets))
+        alone = next((halves for (text, _), halves in found.items() if text == "undefended"), None)
+        for (text, rate), halves in found.items():
+            low, high = np.quantile(halves, [0.025, 0.975])
+            row = {"half_dose": halves[0], "half_dose_low": low, "half_dose_high": high}
+            if alone is not None and text != "undefended":
+                ratios = halves / alone
+                row |= dict(
+                    zip(("ratio", "ratio_low", "ratio_high"), (ratios[0], *np.quantile(ratios, [0.025, 0.975])))
+                )
+            row = {name: round(float(value), 4) for name, value in row.items()}
+            place = {**dict(zip(AMONG, among)), "shaping": text, "learning_rate": rate}
+            rows.append({**place, "targets": len(targets), "doses": hits.shape[1], **row})
+    frame = pd.DataFrame(rows)
+    matched = curves[curves.matched][[*PLACE, "radius", "successes"]]
+    matched = matched.rename(columns={"radius": "matched_radius", "successes": "matched_successes"})
+    frame["first_data"] = frame.dataset == min(frame.dataset, key=lambda name: (name != "purchases", name))
+    sources = curves.groupby(PLACE).source.agg(frames.sources).reset_index()
+    frame = frame.merge(sources).merge(matched, how="left")
+    return frame.sort_values(PLACE, key=frames.by_kind)
+
+
+def half_dose(radii: np.ndarray, hits: np.ndarray, targets: int) -> np.ndarray:
+    """Where a logistic curve over log(radius) that is fitted to the hits is 1/2, float64 [draws], within a quarter of
+    the smallest and four times the largest radius.
+
+    radii: float64 [doses]; hits: [draws, doses], of so many targets. Newton's method, with half a hit and half a miss
+    more at every dose (as in Haldane's correction), so that there is a maximum where all or none are hit.
+    """
+    log, share = np.log(radii), (hits + 0.5) / (targets + 1)
+    design = np.stack([np.ones_like(log), log - log.mean()])
+    weights = np.zeros((len(hits), 2))
+    for _ in range(50):
+        fitted = 1 / (1 + np.exp(-np.clip(weights @ design, -30, 30)))
+        slope = (share - fitted) @ design.T
+        curvature = np.einsum("bd,id,jd->bij", fitted * (1 - fitted), design, design) + 1e-6 * np.eye(2)
+        weights += np.clip(np.linalg.solve(curvature, slope[..., np.newaxis])[..., 0], -2, 2)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        halves = log.mean() - weights[:, 0] / weights[:, 1]
+    halves = np.where(weights[:, 1] > 0, halves, np.where(share.mean(1) >= 0.5, -np.inf, np.inf))
+    return np.exp(np.clip(halves, log.min() - np.log(4), log.max() + np.log(4)))

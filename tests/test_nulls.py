@@ -1,0 +1,154 @@
+"""The nulls of the gradient analyses, and the checks of the claims on results in which there is nothing to find."""
+
+import functools
+import io
+
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import REPOSITORY, TRAIN, refused
+
+import datasets
+from poisons import poison_set
+from reports import Table, claims, doses, frames, indiscriminate, nulls, targeted
+from results import layout
+from results import nulls as kept
+
+NULLS = ("python3", "analyze_nulls.py", "--dataset", "subtask", "--network", "lr")
+NULL = "analysis/nulls/fashion_mnist_3_4.1.0_lr_scratch_7_undefended.csv"
+DRAWS = 100
+
+
+def test_a_draw_is_measured_as_the_analysis_of_a_poison_file_of_the_same_rows(workplace):
+    from analyze_nulls import duplicates
+
+    workplace.succeed(*NULLS, "--poisons", "7", "--draws", "3", "--epochs", "2")
+    written = pd.read_csv(io.BytesIO(workplace.written()[NULL]), dtype={"shaping": str})
+    assert list(written) == kept.COLUMNS and len(written) == 6 and written.norm_ratio.nunique() == 6
+    dataset = datasets.load("subtask")
+    poisons = duplicates(dataset, 7, 2)
+    by_content = {row.tobytes(): label for row, label in zip(dataset.x_train, dataset.y_train)}
+    assert len(np.unique(poisons.x.reshape(7, -1), axis=0)) == 7
+    assert [by_content[row.tobytes()] for row in poisons.x] == poisons.y.tolist()
+
+    path = workplace.folder / "copies.npz"
+    poison_set.save(path, {"attack": "copies", "dataset": dataset.name}, poisons.y, instances=poisons.x)
+    workplace.succeed(*TRAIN, "--poison", path, "--record", "--epochs", "2")
+    workplace.succeed("python3", "analyze_gradients.py")
+    (folder,) = [file.parent for file in workplace.results.rglob("analysis_results.csv")]
+    clean, poison = np.loadtxt(folder / layout.MAGNITUDES, delimiter=",").T
+    examples = pd.read_csv(folder / layout.PER_EXAMPLE)
+    mine = written[written.draw == 2]
+    assert np.allclose(mine.norm_ratio, poison / clean, rtol=1e-4)
+    assert np.allclose(mine.cosine, np.loadtxt(folder / layout.ORIENTATIONS), atol=1e-4)
+    assert np.allclose(mine.median_example_ratio, examples.poison_norm_q50 / examples.clean_norm_q50, rtol=1e-4)
+    assert np.allclose(mine.upper_quartile_example_cosine, examples.poison_cosine_q75, atol=1e-4)
+
+    again = workplace.succeed(*NULLS, "--poisons", "7", "--draws", "2", "--epochs", "2")
+    assert "finished before" in again.stderr
+    other = workplace.run(*NULLS, "--poisons", "7", "--draws", "3", "--epochs", "1")
+    assert "of another epochs" in refused(other)
+    (workplace.results / NULL).write_text("draw\n1\n")
+    assert "damaged" in refused(workplace.run(*NULLS, "--poisons", "7", "--draws", "3", "--epochs", "2"))
+    assert "has 10800 training rows" in refused(workplace.run(*NULLS, "--poisons", "10801"))
+
+
+def test_the_next_draw_lies_in_the_band_as_often_as_it_says():
+    random = np.random.default_rng(0)
+    for count, least in ((20, 0.90), (40, 0.94)):
+        values = random.normal(size=(4000, count + 1))
+        bands = np.array([nulls.band(pd.Series(row[:-1])) for row in values])
+        inside = (values[:, -1] >= bands[:, 0]) & (values[:, -1] <= bands[:, 1])
+        assert least <= inside.mean() <= least + 0.03
+        assert (values[:, -1] > bands[:, 1]).mean() <= 0.055  # a claim is on one side
+
+
+# --- checks on nothing ---
+
+
+def kept_table(name: str) -> Table:
+    frame = pd.read_csv(
+        REPOSITORY / "results" / "tables" / f"{name}.csv", dtype={"shaping": str}, float_precision="round_trip"
+    )
+    return Table(name, list(frame), frame)
+
+
+def passes(line, table: Table) -> list[bool]:
+    return [check["passed"] for check in claims.checks_of(line, table) if check["passed"] is not None]
+
+
+def lines(*tables: str) -> list:
+    return [line for line in claims.lines() if line.table in tables]
+
+
+@pytest.mark.parametrize("measure", kept.MEASURES)
+def test_harmless_duplicates_are_not_beyond_each_others_range(measure):
+    """Each draw in place of the poisons, judged by the other draws."""
+    frame = kept_table("nulls").frame
+    rows = frame[frame.draws.notna() & (frame.measure == measure)]
+    assert len(rows) >= 10 and (rows.draws >= 20).all()
+    assert (rows.false_passes <= 0.05).all(), rows[["set", "setting", "false_passes"]]
+
+
+@pytest.mark.parametrize("line", lines("indiscriminate", "seeds"), ids=lambda line: f"{line.claim}-{line.check[:60]}")
+def test_checks_of_sweeps_fail_where_no_shaping_does_anything(line):
+    passed = [one for table in null_sweeps()[line.table] for one in passes(line, table)]
+    assert len(passed) == DRAWS and np.mean(passed) <= 0.05
+
+
+@functools.cache
+def null_sweeps() -> dict[str, list[Table]]:
+    """Sweeps in which neither poisons nor shapings do anything: every training has the accuracy of one without poisons,
+    and the noise that seeds have here. The table of one seed, and that over 20.
+    """
+    kept_seeds = kept_table("seeds").frame.query("shaping == 'undefended'")
+    noise = kept_seeds.eval("(final_acc_max - final_acc_min) / 4").median()
+    random, places = np.random.default_rng(1), indiscriminate.planned()
+    places = places[(places.noise_multiplier == 0) & places.ratio.isin([0.1, 0.2, 0.3, 0.4])]
+    cells = pd.concat([places.assign(seed=seed) for seed in range(20)], ignore_index=True).assign(
+        diverged=False, baseline_acc=0.955, source="", n_poison=1, baseline_reached_at_epoch=1, poison_set=""
+    )
+    found = {"indiscriminate": [], "seeds": []}
+    for _ in range(DRAWS):
+        accuracies = 0.955 + noise * random.normal(size=(2, len(cells)))
+        cells = cells.assign(best_acc=accuracies.max(0), final_acc=accuracies[0], epochs_acc=accuracies.mean(0))
+        of_one = cells[cells.seed == 0]
+        found["indiscriminate"].append(indiscriminate.indiscriminate_table(of_one, indiscriminate.chance_gains(cells)))
+        found["seeds"].append(indiscriminate.seeds_table(cells))
+    return found
+
+
+@pytest.mark.parametrize("line", lines("tpoisoning"), ids=lambda line: f"{line.claim}-{line.check[:60]}")
+def test_checks_of_targets_fail_where_the_shaped_model_is_no_other(line):
+    """Both need as many poisons in the mean, as many targets fall, of which so many were tried as in the sweep."""
+    random, passed, frame = np.random.default_rng(2), [], targeted.planned()
+    frame = frame.assign(dataset="purchases-cj", source="", published_median_poisons=np.nan, targets=100)
+    for number in range(DRAWS):
+        needed = [pd.Series(random.geometric(0.2, size=100).astype(float)) for _ in range(2)]  # undefended, shaped
+        fallen = random.binomial(100, (0.05, 0.35, 0.9)[number % 3], size=2) if line.claim == "d" else (100, 100)
+        which = [int(text != "undefended") for text in frame.shaping]
+        ends = {
+            name: [targeted.median_end(needed[one], end) for one in which] for end, name in enumerate(targeted.ENDS)
+        }
+        intervals = np.array([frames.wilson(fallen[one], 100) for one in which])
+        null = frame.assign(
+            median_poisons=[needed[one].median() for one in which], successes=[fallen[one] for one in which],
+            share_low=intervals[:, 0], share_high=intervals[:, 1], **ends,
+        )  # fmt: skip
+        passed += passes(line, Table("tpoisoning", [], null))
+    assert len(passed) == DRAWS and np.mean(passed) <= 0.05
+
+
+def test_an_interval_of_half_doses_is_above_1_as_rarely_as_it_says_where_both_models_fall_at_the_same():
+    random = np.random.default_rng(3)
+    radii, passed = np.array([0.6, 1, 1.4, 1.8, 2.2, 2.7, 3.5, 5]), []
+    for _ in range(60):
+        halves = []
+        for _ in range(2):  # undefended and shaped: targets of a dose of their own, and luck beside
+            thresholds = 2.2 * np.exp(0.4 * random.normal(size=(40, 1)))
+            hits = radii > thresholds * np.exp(0.1 * random.normal(size=(40, 8)))
+            drawn = random.integers(0, 40, (400, 40))
+            counts = np.stack([np.bincount(draw, minlength=40) for draw in drawn])
+            halves.append(doses.half_dose(radii, counts @ hits.astype(float), 40))
+        passed.append(np.quantile(halves[1] / halves[0], 0.025) > 1)
+    assert np.mean(passed) <= 0.05
