@@ -35,14 +35,15 @@ from models import baselines, device, memory
 from models.kind import add_file_option
 from models.shaping import UNDEFENDED, Shaping, shaping
 from models.trainer import Cell, Trainer, Training, check_shapings
-from poisons import poison_set, shafahi
+from poisons import poison_set, shafahi, together
 from results import cells, layout, param_updates
 
 TARGETS = 100  # the paper's
+TRANSFERRED = "_from_undefended"  # behind a budget's name
 MODES = ("oneshot", "multipoison")
 HEADER = (
     "target", "poison", "success", "base_prob_before", "target_prob_before", "base_prob_after", "target_prob_after",
-    "epoch", "test_acc", "epsilon",
+    "epoch", "test_acc", "epsilon", "moved", "share_of_way", "relative_feature_distance",
 )  # fmt: skip
 ANALYSIS_HEADER = ("epoch", "base_class", "target_class", "target", "n_poison", "baseline_acc", "test_acc", "success")
 # What the poison looks like, a feature a line, beside the first of the base rows
@@ -53,7 +54,9 @@ POISON_HEADER = ("base_row", "poison", "target")
 class Attack:
     """An attack on one clean model: all that its targets share.
 
-    classes are the targets' own and the wanted one; most: how many trials a stack may have.
+    attack: its name; victim: the model that is attacked; source: the one that poisons are crafted against, by default
+    the same. classes are the targets' own and the wanted one; budgets: what the attacker may do, one or several; most:
+    how many trials a stack may have.
     """
 
     dataset: datasets.Dataset
@@ -62,21 +65,34 @@ class Attack:
     learning_rate: float | None
     victim: baselines.Baseline
     classes: tuple[int, int]
-    budget: shafahi.Budget
+    budgets: list[shafahi.Budget]
     mode: str
     stop_at_first: bool
     most: int | None = None
+    attack: str = shafahi.NAME
+    source: baselines.Baseline | None = None
 
     def __post_init__(self) -> None:
-        self.crafter, self.one_at_a_time = shafahi.Crafter(self.victim.model), threading.Lock()
-
-    def poisons(self, target: int) -> poison_set.PoisonSet:
-        """The target's poisons, crafted where they are missing."""
-        with self.one_at_a_time:
-            path, _ = shafahi.poison_file(
-                self.crafter, self.dataset, self.training.network, self.victim, target, self.classes, self.budget
+        self.source, self.one_at_a_time = self.source or self.victim, threading.Lock()
+        if self.attack == shafahi.NAME:
+            self.crafter = shafahi.Crafter(self.source.model)
+        else:
+            against = self.shaping if self.source is self.victim else UNDEFENDED
+            self.crafter = together.Together(
+                self.attack, self.source.model, against, self.classes[1], self.training.seed
             )
-        return poison_set.load(path, self.dataset)
+
+    def poisons(self, target: int) -> list[poison_set.PoisonSet]:
+        """The target's poisons of each budget, crafted where they are missing."""
+        with self.one_at_a_time:
+            files = shafahi.poison_files(
+                self.crafter, self.dataset, self.training.network, self.source, target, self.classes, self.budgets
+            )
+        return [poison_set.load(path, self.dataset) for path, _ in files]
+
+    def named(self, budget: shafahi.Budget) -> str:
+        """A budget as folders of results spell it: poisons of another model are told from the victim's own."""
+        return budget.name + TRANSFERRED * (self.source is not self.victim)
 
     def probabilities(self, target: int) -> np.ndarray:
         """The softmax outputs of the clean model for the target, float64 [classes]."""
@@ -85,15 +101,17 @@ class Attack:
         exponentials = np.exp(logits - logits.max())
         return exponentials / exponentials.sum()
 
-    def cell(self, target: int, poisons: poison_set.PoisonSet, recorded_trial: int | None = None) -> Cell:
+    def cell(
+        self, target: int, poisons: poison_set.PoisonSet, budget: shafahi.Budget, recorded_trial: int | None = None
+    ) -> Cell:
         """The trials of a target, or the one re-training whose gradients are recorded: where they go and what they are
         checked by.
         """
         rate = self.training.learning_rate(self.shaping, self.learning_rate)
         settings = {
-            **self.training.settings(self.shaping, rate), "attack": shafahi.NAME, "mode": self.mode, "target": target,
-            "base_class": self.classes[0], "target_class": self.classes[1], "budget": self.budget.name,
-            "poisons": self.budget.poisons,
+            **self.training.settings(self.shaping, rate), "attack": self.attack, "mode": self.mode, "target": target,
+            "base_class": self.classes[0], "target_class": self.classes[1], "budget": self.named(budget),
+            "poisons": budget.poisons,
             "clean_rows": poisons.clean_rows, "poison_sha256": poisons.file_sha256, "model": self.victim.name,
             "model_sha256": self.victim.sha256, "baseline_acc": self.victim.accuracy,
             "stop_at_first": self.stop_at_first,
@@ -125,8 +143,8 @@ def main() -> None:
     for chosen in options.shaping:
         attack = attack_on(options, dataset, chosen)
         attack.most = memory.replicas(
-            options.memory, workers, options.network, dataset, options.poisons, attack.training.batch_size,
-            shapings=[chosen],
+            options.memory, workers, options.network, dataset, options.poisons * len(attack.budgets),
+            attack.training.batch_size, shapings=[chosen],
         )  # fmt: skip
         attack_all(attack, targets[options.task - 1 :: options.tasks], workers)
 
@@ -145,6 +163,15 @@ def parse():
         help="attacked models, as train.py reads it (default: undefended)",
     )
     add_file_option(parser)
+    parser.add_argument(
+        "--attack",
+        choices=(shafahi.NAME, *together.NAMES),
+        default=shafahi.NAME,
+        help="how poisons are crafted: each by itself, or together, with a --radius (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--transfer", action="store_true", help="craft against the undefended clean model instead of the attacked one"
+    )
     parser.add_argument("--targets", type=COUNT, default=TARGETS, help="how many (default: %(default)s)")
     parser.add_argument("--target", type=INDEX, nargs="+", default=[], help="these rows of the test set instead")
     parser.add_argument(
@@ -181,6 +208,15 @@ def parse():
         )
     if options.record and options.mode != "oneshot":
         refuse(f"--record: the recorded re-training has one poison; use --mode oneshot, not {options.mode}")
+    if options.attack != shafahi.NAME and not np.isfinite(options.radius).all():
+        refuse(f"--attack {options.attack}: moves poisons within an L2 distance; give one with --radius")
+    if options.record and (options.attack != shafahi.NAME or options.transfer):
+        refuse("--record: the recorded re-training has a poison of its own model; leave --attack and --transfer out")
+    if len(set(options.radius)) > 1 and (options.mode != "oneshot" or options.stop_at_first or options.record):
+        refuse(
+            "--radius: several doses are trials of one poison each, all run; give --mode oneshot, and leave"
+            " --stop-at-first and --record out"
+        )
     options.target, options.shaping = list(dict.fromkeys(options.target)), list(dict.fromkeys(options.shaping))
     return options
 
@@ -191,8 +227,12 @@ def attack_on(options, dataset: datasets.Dataset, chosen: Shaping) -> Attack:
     victim = baselines.baseline(training, dataset, chosen, options.learning_rate)
     classes = (options.base_class, options.target_class)
     stop = options.stop_at_first or options.record
-    budget = shafahi.budget_of(options)
-    return Attack(dataset, training, chosen, options.learning_rate, victim, classes, budget, options.mode, stop)
+    budgets = shafahi.budgets_of(options)
+    source = baselines.baseline(training, dataset) if options.transfer and chosen.defended else None
+    return Attack(
+        dataset, training, chosen, options.learning_rate, victim, classes, budgets, options.mode, stop,
+        attack=options.attack, source=source,
+    )  # fmt: skip
 
 
 def choose_targets(options, dataset: datasets.Dataset) -> list[int]:
@@ -214,7 +254,7 @@ def attack_all(attack: Attack, targets: list[int], workers: int) -> None:
     """Attack the targets, each worker one at a time with a stack of its own."""
     if not targets:  # more tasks than targets
         return
-    folder = attack.cell(targets[0], attack.poisons(targets[0])).path.parent
+    folder = attack.cell(targets[0], attack.poisons(targets[0])[0], attack.budgets[0]).path.parent
     locks, mine = Lock(folder / "attack_w.lock"), threading.local()
     label = f"{attack.mode}, {attack.victim.name}"
 
@@ -228,50 +268,75 @@ def attack_all(attack: Attack, targets: list[int], workers: int) -> None:
         hit = success_of(lines)
         which = "poison" if attack.mode == "oneshot" else "poisons 1 to"
         what = f"{which} {hit['poison']} succeeded, epoch {hit['epoch']}" if hit else "no success"
+        if len(attack.budgets) > 1:
+            hits = [line for line in lines if line["poison"] != "0" and line["success"] == "True"]
+            what = f"{len(attack.budgets)} doses, {len(hits)} poisons succeeded"
         took = f"{seconds:.1f} s" if seconds else "finished before"
-        print(f"{place}: {what}, {len(lines) - 1} trials, {took}", file=sys.stderr, flush=True)
+        print(f"{place}: {what}, {len(lines) - len(attack.budgets)} trials, {took}", file=sys.stderr, flush=True)
 
     device.side_by_side(workers, work, enumerate(targets, 1))
 
 
 def attack_target(attack: Attack, target: int, mine: threading.local) -> tuple[list[dict], float]:
-    """Run a target's trials, unless they are finished.
+    """Run a target's trials, unless they are finished; those of all budgets as replicas of one stack.
 
-    Returns the lines of its CSV file, all text, and the seconds it took.
+    Returns the lines of its CSV files, all text, and the seconds it took.
 
     mine: keeps the calling thread's stack from target to target.
     """
+    found, todo = [], []
+    for budget, poisons in zip(attack.budgets, attack.poisons(target)):
+        cell = attack.cell(target, poisons, budget)
+        found.append(cell.path)
+        # Where every trial was run, that answers a request for the first success, too
+        whole = {**cell.settings, "stop_at_first": False}
+        if not cells.finished(cell.path, cell.settings) and not cells.finished(cell.path, whole):
+            cells.check_free(cell.path, cell.settings)
+            todo.append((cell, poisons))
+    began = time.monotonic()
+    if todo:
+        ended = run_trials(attack, target, mine, todo)
+        seconds = (time.monotonic() - began) / len(todo)
+        for (cell, poisons), its_trials in zip(todo, ended):
+            lines = result_lines(attack, cell, poisons, its_trials)
+            cells.write(cell.path, HEADER, lines, cell.settings, {"wall_seconds": round(seconds, 3)})
+    return [line for path in found for line in lines_of(path)], time.monotonic() - began if todo else 0.0
+
+
+def run_trials(attack: Attack, target: int, mine: threading.local, todo: list[tuple]) -> list[list]:
+    """The trials (`models.trials.Trial`) of each of the poison sets in `todo`, all run together."""
     from models import trials
 
-    poisons = attack.poisons(target)
-    cell = attack.cell(target, poisons)
-    path = cell.path
-    # Where every trial was run, that answers a request for the first success, too
-    whole = {**cell.settings, "stop_at_first": False}
-    if cells.finished(path, cell.settings) or cells.finished(path, whole):
-        return lines_of(path), 0.0
-    cells.check_free(path, cell.settings)
-    began = time.monotonic()
+    sizes = [len(poisons.y) for _, poisons in todo]
+    x, y = (np.concatenate([getattr(poisons, name) for _, poisons in todo]) for name in "xy")
     if getattr(mine, "attack", None) is not attack:
-        shapings = [attack.shaping] * max(len(group) for group in trials.groups(attack.budget.poisons, attack.most))
+        most = sum(budget.poisons for budget in attack.budgets)
+        shapings = [attack.shaping] * max(len(group) for group in trials.groups(most, attack.most))
         mine.engine = trials.stack.Stack(
-            attack.victim.model, shapings, attack.training.optimizer, cell.learning_rate, attack.training.seed,
+            attack.victim.model, shapings, attack.training.optimizer, todo[0][0].learning_rate, attack.training.seed,
             trusted=attack.dataset.held_out,
         )  # fmt: skip
         mine.attack = attack
+    training = attack.training
     setting = trials.Setting(
-        attack.dataset,
-        attack.mode,
-        attack.training.batch_size,
-        attack.training.epochs,
-        attack.training.seed,
-        attack.most,
+        attack.dataset, attack.mode, training.batch_size, training.epochs, training.seed, attack.most
     )
-    x_target, target_class = attack.dataset.x_test[target], attack.classes[1]
-    ended = trials.run(
-        mine.engine, setting, poisons.x, poisons.y, x_target, target_class, len(poisons.y), attack.stop_at_first
-    )
-    before, batch_size = attack.probabilities(target), attack.training.batch_size
+    wanted = attack.dataset.x_test[target], attack.classes[1]
+    ended = trials.run(mine.engine, setting, x, y, *wanted, len(y), attack.stop_at_first)
+    if len(todo) == 1:
+        return [ended]
+    without, *each = ended  # every trial was run: several budgets do not stop at a first success
+    firsts = np.cumsum([0, *sizes])
+    return [
+        [without, *(dataclasses.replace(trial, poison=trial.poison - first) for trial in each[first : first + size])]
+        for first, size in zip(firsts.tolist(), sizes)
+    ]
+
+
+def result_lines(attack: Attack, cell: Cell, poisons: poison_set.PoisonSet, ended: list) -> list[list]:
+    """The lines of a target's CSV file, by HEADER."""
+    target, batch_size = cell.settings["target"], attack.training.batch_size
+    before, said = attack.probabilities(target), poisons.settings
     rows = len(attack.dataset.y_train) + (1 if attack.mode == "oneshot" else len(poisons.y))
     lines = []
     for trial in ended:
@@ -279,12 +344,16 @@ def attack_target(attack: Attack, target: int, mine: threading.local) -> tuple[l
             float(f"{model[label]:.8g}") for model in (before, trial.probabilities) for label in attack.classes
         ]
         spent = cell.epsilon(rows // batch_size * batch_size, trial.epoch)  # what is left over joins the last batch
+        dose = [np.nan] * 3
+        if trial.poison and "moved" in said:  # of the farthest poison of several, which come in order of distance
+            place = trial.poison - 1
+            moved, feature_distance = said["moved"][place], said["distances"][place]
+            dose = [moved, moved / said["ways"][place], feature_distance / said["base_distances"][place]]
         lines.append(
             [target, trial.poison, trial.success, *probabilities, trial.epoch, round(trial.test_acc, 6), spent]
+            + [float(f"{value:.6g}") for value in dose]
         )
-    seconds = time.monotonic() - began
-    cells.write(path, HEADER, lines, cell.settings, {"wall_seconds": round(seconds, 3)})
-    return lines_of(path), seconds
+    return lines
 
 
 def lines_of(path: Path) -> list[dict]:
@@ -319,14 +388,15 @@ def record(attack: Attack, target: int, poison: int) -> None:
     """
     from models import trials
 
-    poisons = attack.poisons(target)
+    budget = attack.budgets[0]
+    poisons = attack.poisons(target)[0]
     poisons = dataclasses.replace(poisons, x=poisons.x[poison - 1 : poison], y=poisons.y[poison - 1 : poison])
     if not len(poisons.y):
         refuse(
             f"--record: {attack.victim.name} has no poison {poison} of target {target} within the feature"
             " distance; give another --target"
         )
-    cell = attack.cell(target, poisons, poison)
+    cell = attack.cell(target, poisons, budget, poison)
     folder = cell.path.parent
     base = attack.dataset.x_train[shafahi.base_rows(attack.dataset.y_train, attack.classes[1], 1)[0]]
     write_csv(

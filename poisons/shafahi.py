@@ -34,6 +34,7 @@ from results import layout
 
 if TYPE_CHECKING:
     from models import baselines
+    from poisons.together import Together
 
 NAME = "clean-labels"  # it needs a model and a target, so it is none of the attacks that `python3 -m poisons` crafts
 BASE_CLASS, TARGET_CLASS = 3, layout.TARGET_CLASS  # the targets' own class, and the one wanted; the paper's names
@@ -75,7 +76,13 @@ OPTIONS = (
     Option("feature_distance", POSITIVE, "the largest accepted", Budget.feature_distance),
     Option("tolerance", POSITIVE, "relative change at which to stop", Budget.tolerance),
     Option("watermark", SHARE, "share of the target blended into each base row", Budget.watermark),
-    Option("radius", POSITIVE, "the largest L2 distance of a poison to its base row", Budget.radius),
+    Option(
+        "radius",
+        POSITIVE,
+        "the largest L2 distance of a poison to its base row; of several, each is a dose",
+        [Budget.radius],
+        more={"nargs": "+"},
+    ),
 )
 
 
@@ -97,9 +104,11 @@ def add_victim_options(parser: Parser) -> None:
     )
 
 
-def budget_of(options) -> Budget:
-    """The budget that parsed OPTIONS give."""
-    return Budget(**{field.name: getattr(options, field.name) for field in dataclasses.fields(Budget)})
+def budgets_of(options) -> list[Budget]:
+    """The budgets that parsed OPTIONS give, one for each radius."""
+    values = {field.name: getattr(options, field.name) for field in dataclasses.fields(Budget)}
+    radii = values.pop("radius")
+    return [Budget(**values, radius=radius) for radius in dict.fromkeys(radii)]
 
 
 def base_rows(y_train: np.ndarray, target_class: int, count: int) -> np.ndarray:
@@ -139,6 +148,8 @@ def check(options, dataset: datasets.Dataset) -> None:
 class Crafter:
     """Crafts poisons against one Keras model; the descent is traced once for all targets."""
 
+    name = NAME
+
     def __init__(self, model) -> None:
         import tensorflow as tf
 
@@ -146,16 +157,23 @@ class Crafter:
         self.tf, self.features = tf, tf.keras.Model(model.input, model.layers[last].output)
         self.descend = tf.function(self._descend, reduce_retracing=True)
 
-    def craft(self, target: np.ndarray, base: np.ndarray, budget: Budget) -> tuple[np.ndarray, np.ndarray]:
+    def craft(self, target: np.ndarray, base: np.ndarray, *budgets: Budget) -> tuple[np.ndarray, np.ndarray]:
         """The poison that comes of each base row, and its feature distance |f(p) - f(t)|.
 
-        target: float32 [*shape]; base: float32 [rows, *shape]. Returns float32 [rows, *shape] in [0, 1] and [rows].
+        target: float32 [*shape]; base: float32 [rows, *shape]; budgets: they differ in the radius alone. Returns
+        float32 [budgets * rows, *shape] in [0, 1] and [budgets * rows], those of the first budget first.
         """
-        start = (1 - budget.watermark) * base + budget.watermark * target
-        settings = (
-            self.tf.constant(value) for value in (budget.beta, budget.iterations, budget.tolerance, budget.radius)
-        )
-        return tuple(values.numpy() for values in self.descend(target[np.newaxis], start.astype(np.float32), *settings))
+        budget = budgets[0]
+        start = ((1 - budget.watermark) * base + budget.watermark * target).astype(np.float32)
+        start = np.concatenate([start] * len(budgets))
+        radii = np.repeat(np.float32([one.radius for one in budgets]), len(base))
+        settings = (self.tf.constant(value) for value in (budget.beta, budget.iterations, budget.tolerance, radii))
+        return tuple(values.numpy() for values in self.descend(target[np.newaxis], start, *settings))
+
+    def distances(self, target: np.ndarray, x: np.ndarray) -> np.ndarray:
+        """The feature distances |f(x) - f(t)|, float64 [rows]; as in `craft`."""
+        wanted = self.features(target[np.newaxis])
+        return lengths(self.features(x).numpy() - wanted.numpy())
 
     def _descend(self, target, base, beta, iterations, tolerance, radius):
         """Forward-backward splitting (their algorithm 1) for all rows at once, each step cut off at the radius.
@@ -201,54 +219,66 @@ class Crafter:
         return x, tf.sqrt(distance)
 
 
-def poison_file(
-    crafter: Crafter,
+def poison_files(
+    crafter: Crafter | Together,
     dataset: datasets.Dataset,
     network: str,
     victim: baselines.Baseline,
     target: int,
     classes: tuple[int, int],
-    budget: Budget,
-) -> tuple[Path, bool]:
-    """The file of a target's poisons against a clean model, and whether it was crafted now.
+    budgets: list[Budget],
+) -> list[tuple[Path, bool]]:
+    """The file of a target's poisons against a clean model for each budget, and whether it was crafted now.
 
-    Refuses one that was crafted against another model, and a target that no poison comes near.
+    Beside the settings it says of each poison its feature distance and, where a radius is given, that of its base row,
+    how far it has moved, and how far it is from base row to target (L2). Refuses one that was crafted against another
+    model, and a target that no poison comes near.
 
-    classes: the target's own class and the wanted one.
+    classes: the target's own class and the wanted one; budgets: they differ in the radius alone.
     """
     base_class, target_class = classes
-    folder = layout.targeted_budget(budget.name, target_class)
-    path = layout.targeted_file(NAME, dataset.name, victim.name, folder, target)
-    settings = {
-        "attack": NAME, "dataset": dataset.name, "network": network, "model": victim.name,
-        "model_sha256": victim.sha256, "target": target,
-        "base_class": base_class, "target_class": target_class, "budget": budget.name,
+    attack = {
+        "attack": crafter.name, "dataset": dataset.name, "network": network, "model": victim.name,
+        "model_sha256": victim.sha256, "target": target, "base_class": base_class, "target_class": target_class,
     }  # fmt: skip
-    known = poison_set.settings_of(path)
-    if known is not None:
+    found, missing = [], []
+    for budget in budgets:
+        folder = layout.targeted_budget(budget.name, target_class)
+        path = layout.targeted_file(crafter.name, dataset.name, victim.name, folder, target)
+        settings, known = {**attack, "budget": budget.name}, poison_set.settings_of(path)
         for name, value in settings.items():
-            if known.get(name) != value:
+            if known is not None and known.get(name) != value:
                 refuse(
                     f"{path}: crafted for another attack ({name} is {known.get(name)!r}, not {value!r});"
                     " delete it to craft it again"
                 )
-        return path, False
-    rows = base_rows(dataset.y_train, target_class, budget.poisons)
-    x, distances = crafter.craft(dataset.x_test[target], dataset.x_train[rows], budget)
-    accepted = np.flatnonzero(distances <= budget.feature_distance)
-    if len(accepted) == 0:
-        refuse(
-            f"{path}: no poison of target {target} comes within the feature distance {budget.feature_distance}"
-            f" (the nearest: {distances.min():.3g}); allow more"
-        )
-    order = accepted[np.argsort(distances[accepted], kind="stable")]
-    poison_set.save(
-        path,
-        {**settings, "distances": [float(distances[row]) for row in order]},
-        dataset.y_train[rows[order]],
-        instances=x[order],
-    )
-    return path, True
+        found.append((path, known is None))
+        if known is None:
+            missing.append((path, settings, budget))
+    if missing:
+        rows = base_rows(dataset.y_train, target_class, budgets[0].poisons)
+        base, goal = dataset.x_train[rows], dataset.x_test[target]
+        crafted = crafter.craft(goal, base, *(budget for _, _, budget in missing))
+        for (path, settings, budget), x, distances in zip(missing, *(np.split(part, len(missing)) for part in crafted)):
+            accepted = np.flatnonzero(distances <= budget.feature_distance)
+            if len(accepted) == 0:
+                refuse(
+                    f"{path}: no poison of target {target} comes within the feature distance {budget.feature_distance}"
+                    f" (the nearest: {distances.min():.3g}); allow more"
+                )
+            order = accepted[np.argsort(distances[accepted], kind="stable")]
+            said = {"distances": distances[order]}
+            if not math.isinf(budget.radius):
+                said["base_distances"] = crafter.distances(goal, base[order])
+                said["moved"], said["ways"] = lengths(x[order] - base[order]), lengths(goal - base[order])
+            lists = {name: [float(value) for value in values] for name, values in said.items()}
+            poison_set.save(path, {**settings, **lists}, dataset.y_train[rows[order]], instances=x[order])
+    return found
+
+
+def lengths(x: np.ndarray) -> np.ndarray:
+    """The L2 norm of each row, float64 [rows]; x: [rows, *shape]."""
+    return np.linalg.norm(x.reshape(len(x), -1).astype(np.float64), axis=1)
 
 
 def main() -> None:
@@ -276,15 +306,16 @@ def main() -> None:
     victim = baselines.baseline(training, dataset, options.shaping, options.learning_rate)
     crafter, classes = Crafter(victim.model), (options.base_class, options.target_class)
     for target in options.target:
-        path, crafted = poison_file(crafter, dataset, options.network, victim, target, classes, budget_of(options))
-        poisons = poison_set.load(path, dataset)
-        print(path)
-        nearest, farthest = (poisons.settings["distances"][place] for place in (0, -1))
-        did = "crafted" if crafted else "already there"
-        print(
-            f"target {target}: {len(poisons.y)} poisons {did}, feature distance {nearest:.4g} to {farthest:.4g}",
-            file=sys.stderr,
-        )
+        files = poison_files(crafter, dataset, options.network, victim, target, classes, budgets_of(options))
+        for path, crafted in files:
+            poisons = poison_set.load(path, dataset)
+            print(path)
+            nearest, farthest = (poisons.settings["distances"][place] for place in (0, -1))
+            did = "crafted" if crafted else "already there"
+            print(
+                f"target {target}: {len(poisons.y)} poisons {did}, feature distance {nearest:.4g} to {farthest:.4g}",
+                file=sys.stderr,
+            )
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ KEPT = {"MODELS": REPOSITORY / "models"}
 ONESHOT = (*ATTACK, "--mode", "oneshot", "--epochs", "3")
 HEADER = (
     "target,poison,success,base_prob_before,target_prob_before,base_prob_after,target_prob_after,epoch,test_acc,epsilon"
+    ",moved,share_of_way,relative_feature_distance"
 )
 
 

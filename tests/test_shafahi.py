@@ -98,13 +98,13 @@ def test_poisons_of_a_network_with_hidden_layers_collide_with_the_target(purchas
 def test_file_holds_accepted_poisons_the_nearest_first(model, purchases, tmp_path, monkeypatch):
     monkeypatch.setattr(layout, "POISONS", tmp_path)
     crafter, victim = shafahi.Crafter(model), victim_of(model)
-    path, crafted = shafahi.poison_file(crafter, purchases, "lr", victim, 2, (3, 4), BUDGET)
+    path, crafted = shafahi.poison_files(crafter, purchases, "lr", victim, 2, (3, 4), [BUDGET])[0]
     poisons = poison_set.load(path, purchases)
     distances = poisons.settings["distances"]
     assert crafted and len(poisons.y) == 12 and (poisons.y == 4).all() and distances == sorted(distances)
-    assert not shafahi.poison_file(crafter, purchases, "lr", victim, 2, (3, 4), BUDGET)[1]
+    assert not shafahi.poison_files(crafter, purchases, "lr", victim, 2, (3, 4), [BUDGET])[0][1]
     strict = dataclasses.replace(BUDGET, feature_distance=distances[5])
-    path, _ = shafahi.poison_file(crafter, purchases, "lr", victim, 2, (3, 4), strict)
+    path, _ = shafahi.poison_files(crafter, purchases, "lr", victim, 2, (3, 4), [strict])[0]
     assert np.array_equal(poison_set.load(path, purchases).x, poisons.x[:6])
 
 
@@ -112,18 +112,18 @@ def test_refuses_when_no_poison_comes_near(model, purchases, tmp_path, monkeypat
     monkeypatch.setattr(layout, "POISONS", tmp_path)
     crafter, strict = shafahi.Crafter(model), dataclasses.replace(BUDGET, feature_distance=1e-9)
     with pytest.raises(BadInput, match="feature distance 1e-09"):
-        shafahi.poison_file(crafter, purchases, "lr", victim_of(model), 2, (3, 4), strict)
+        shafahi.poison_files(crafter, purchases, "lr", victim_of(model), 2, (3, 4), [strict])[0]
     assert not list(tmp_path.rglob("*.npz"))
 
 
 def test_file_that_was_crafted_against_another_model_is_refused(model, purchases, tmp_path, monkeypatch):
     monkeypatch.setattr(layout, "POISONS", tmp_path)
     crafter = shafahi.Crafter(model)
-    path, _ = shafahi.poison_file(crafter, purchases, "lr", victim_of(model), 2, (3, 4), BUDGET)
+    path, _ = shafahi.poison_files(crafter, purchases, "lr", victim_of(model), 2, (3, 4), [BUDGET])[0]
     before = path.read_bytes()
     other = victim_of(model, sha256="1" * 64)  # a model of the same name that was trained anew
     with pytest.raises(BadInput, match="model_sha256") as refusal:
-        shafahi.poison_file(crafter, purchases, "lr", other, 2, (3, 4), BUDGET)
+        shafahi.poison_files(crafter, purchases, "lr", other, 2, (3, 4), [BUDGET])[0]
     assert str(path) in str(refusal.value)
     assert path.read_bytes() == before
 
@@ -131,10 +131,10 @@ def test_file_that_was_crafted_against_another_model_is_refused(model, purchases
 def test_damaged_file_is_crafted_again(model, purchases, tmp_path, monkeypatch):
     monkeypatch.setattr(layout, "POISONS", tmp_path)
     crafter = shafahi.Crafter(model)
-    path, _ = shafahi.poison_file(crafter, purchases, "lr", victim_of(model), 2, (3, 4), BUDGET)
+    path, _ = shafahi.poison_files(crafter, purchases, "lr", victim_of(model), 2, (3, 4), [BUDGET])[0]
     before = path.read_bytes()
     path.write_bytes(before[: len(before) // 2])
-    assert shafahi.poison_file(crafter, purchases, "lr", victim_of(model), 2, (3, 4), BUDGET)[1]
+    assert shafahi.poison_files(crafter, purchases, "lr", victim_of(model), 2, (3, 4), [BUDGET])[0][1]
     assert path.read_bytes() == before
 
 
