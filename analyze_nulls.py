@@ -30,11 +30,9 @@ from files import Unreadable, writing
 from models import baselines, device, memory
 from models.kind import add_file_option
 from models.shaping import UNDEFENDED, Shaping, shaping
-from models.trainer import Cell, Trainer, Training, check_shapings, stacks
+from models.trainer import FEW, Cell, Trainer, Training, check_shapings, stacks
 from poisons.poison_set import PoisonSet
 from results import layout, nulls, param_updates
-
-FEW = 0.02  # duplicates per clean row, up to which draws train as one stack
 
 
 def main() -> None:

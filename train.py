@@ -38,7 +38,7 @@ from models import baselines, device, memory
 from models.kind import add_file_option
 from models.protocols import NETWORKS
 from models.shaping import UNDEFENDED, Shaping, shaping
-from models.trainer import Cell, Trainer, Training, check_shapings, stacks, training_accuracies
+from models.trainer import FEW, Cell, Trainer, Training, check_shapings, stacks, training_accuracies
 from poisons import attacks, poison_set
 from poisons.poison_set import PoisonSet
 from results import cells, layout, param_updates
@@ -47,7 +47,6 @@ ATTACK_HEADER = ("epoch", "n_poison", "baseline_acc", "test_acc", "train_acc_cle
 HELD_OUT = ("held_out_acc", "held_out_acc_one_half", "held_out_acc_other_half")  # of trainings on clean rows alone
 ANALYSIS_HEADER = ("epoch", "n_poison", "baseline_acc", "test_acc")
 NO_POISON = Path(poison_set.NONE)
-FEW = 0.02  # poisons per clean row: so few more rows in a batch cost a stack next to nothing
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,8 @@ from results import layout
 # TensorFlow takes seconds to import and must be told its device first, so what needs it is imported where an engine is
 # built.
 
+FEW = 0.02  # poisons per clean row: so few more rows in a batch cost a stack next to nothing
+
 
 @dataclass(frozen=True)
 class Training:

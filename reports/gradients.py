@@ -14,6 +14,7 @@ import pandas as pd
 
 from reports import Table, frames, nulls, verdicts
 from reports.identity import other_table
+from reports.nulls import PLACE
 from reports.reading import Part, Results
 from reports.targeted import usual_attack
 from results import layout
@@ -23,7 +24,6 @@ from results import layout
 # one; whole_epochs: of a training that is not shortened; whole_model: the name of its model, or of the one re-trained
 PLAN = Path(__file__).with_name("analyses.csv")
 KEY = ["analysis", "set", "dataset", "setting", "model"]
-PLACE = ["analysis", "set", "dataset", "setting", "network", "shaping"]
 HOW = ["analysis", "dataset", "network", "start", "wanted"]
 ANALYSES = {"collision": "collision", "insertion": "insertion", "clean-labels": "tpoisoning"}  # others: ipoisoning
 ONE_TARGET = "one target"  # the published one is 2252 of data that are not ours
