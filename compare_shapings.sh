@@ -39,7 +39,7 @@ case $1 in
     fashion_mnist)                                            # the clean baseline re-trained; a training takes half a minute
         against="none label-flips:0.4 insertion:4" network=shallow-mlp stages=oblivious seeds="1 2 3 4 5" epochs=10 retrain=1 few=chosen
         [[ ${NETWORK:-} != badnet ]] || against="none insertion:4" seeds="1 2 3" epochs=5 few="undefended 0.1 phuber:2 gce:0.7" ;;
-    purchases | purchases-cj) against="none label-flips:0.4" network=lr stages=targeted few=chosen ;;
+    purchases | purchases-cj | purchases-cj2) against="none label-flips:0.4" network=lr stages=targeted few=chosen ;;
     *) against="none label-flips:0.4" network=lr stages=oblivious ;;
 esac
 # of each kind some values, as train.py --shaping takes them; which of a kind is chosen for the adaptive stages, choose_shapings.py says

@@ -11,6 +11,7 @@ Reads results/ and models/ (never TensorFlow), compares with results/published/,
     results/tables/seeds.csv             over seeds: mean, 95% interval, range of accuracies, gain by DP-SGD
     results/tables/crafting.csv          what crafting the slab and minmax sets took, and U* of the minmax sets
     results/tables/gradients.csv         every gradient analysis: poison norm, norm ratio and cosine, published too
+    results/tables/datasets.csv          every described data set: rows, classes, margins of the clean model, distances
     results/tables/nulls.csv             beside each: what as many harmless duplicates of clean rows look like
     results/tables/insertion.csv         every backdoor: clean accuracy and attack success, reached and published
     results/tables/tpoisoning.csv        every targeted attack: targets tried and hit, poisons needed, published too
@@ -33,6 +34,7 @@ from reports import (
     Table,
     claims,
     clean_models,
+    described,
     doses,
     figures,
     gradients,
@@ -47,8 +49,9 @@ from reports import (
 from results import layout
 
 MATRIX = ("matrix", "matrix_rows")  # a page of their own
-SOMETIMES = {*MATRIX, "doses", "half_doses", "other_trainings", "other_gradients", "other_targeted", "other_models"}
-PARTS = (indiscriminate, gradients, targeted, doses, clean_models, matrix)
+OTHERS = ("other_trainings", "other_gradients", "other_targeted", "other_models")
+SOMETIMES = {*MATRIX, *OTHERS, "datasets", "doses", "half_doses"}
+PARTS = (indiscriminate, gradients, targeted, doses, described, clean_models, matrix)
 
 
 def main() -> None:

@@ -36,12 +36,13 @@ NETWORKS = {
     "shallow-mlp": Network(hidden=(256, 256)),
     "badnet": Network(filters=(16, 32), hidden=(256,)),
 }
+PURCHASES = ("purchases", "purchases-cj", "purchases-cj2")
 BASKETS = {"lr": Protocol("adam", 100, 100, 0.04, 0.08), "shallow-mlp": Protocol("adam", 100, 100, 0.001, 0.002)}
 PROTOCOLS = {  # of each data set, by its name, and network
     (SUBTASK, "lr"): Protocol("adam", 300, 40, 0.01, 0.01),
     ("fashion_mnist", "shallow-mlp"): Protocol("sgd", 100, 100, 0.04, 0.04),
     ("fashion_mnist", "badnet"): Protocol("sgd", 100, 80, 0.01, 0.01),
-    **{(name, network): known for name in ("purchases", "purchases-cj") for network, known in BASKETS.items()},
+    **{(name, network): known for name in PURCHASES for network, known in BASKETS.items()},
 }
 
 

@@ -164,7 +164,8 @@ def read_all() -> tuple[list[Result], list[tuple[Path, str]]]:
     for path in sorted(path for part in PARTS for path in (layout.RESULTS / part).rglob("*")):
         if layout.PARAM_UPDATES in path.parts or path.is_dir():
             continue
-        if path.parent == layout.null_folder() and path.suffix == ".csv":  # `results.nulls` reads them
+        by_others = (layout.null_folder(), layout.described_folder())  # `results.nulls`, `results.described` read them
+        if path.parent in by_others and path.suffix == ".csv":
             continue
         if path.name.endswith(".writing"):
             left_out[path] = "half written, by a run that is at work or was killed"

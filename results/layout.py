@@ -75,6 +75,15 @@ def null_file(settings: dict) -> Path:
     return null_folder() / f"{'_'.join(map(str, names)).replace(':', '_')}.csv"
 
 
+def described_folder() -> Path:
+    return RESULTS / ANALYSIS.name / "datasets"
+
+
+def described_file(dataset_name: str, network: str) -> Path:
+    """What a data set looks like, and what a network makes of it (describe_data.py)."""
+    return described_folder() / f"{dataset_name}_{network}.csv"
+
+
 def crafting_file(attack: str) -> Path:
     """What the crafting of an attack's poison sets measured, a line each: bounds, losses, solver failures, seconds."""
     return RESULTS / "ipoisoning" / attack / "crafting.csv"

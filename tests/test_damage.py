@@ -108,6 +108,7 @@ def results_fields(path: Path) -> list:
 CHECKED: dict[str, tuple[Path, Callable]] = {
     "the subtask's images": (fashion_mnist.SUBTASK_FILE, lambda path: dataset_fields(fashion_mnist.load_subtask())),
     "the baskets": (purchases.STAND_IN_FILE, lambda path: dataset_fields(datasets.load("purchases"))),
+    "the baskets of other goods": (purchases.OTHER_FILE, lambda path: dataset_fields(datasets.load("purchases-cj2"))),
     "label flips": (POISONS / "label-flips/fashion_mnist_3_4.1.0_random_0.4.npz", poison_fields),
     "slabs": (POISONS / "slabs/fmnist_34_attack_eps40_quantile65_rho_slab.npz", poison_fields),
     "watermarks": (REPOSITORY / "datasets/watermarks/fashion_mnist_3_4.1.0/pairs_of_100_alpha_0.4.npz", poison_fields),
@@ -157,7 +158,7 @@ def test_damaged_files_are_never_silently_used(what, tmp_path, monkeypatch, caps
     folder = tmp_path / source.parent.name
     shutil.copytree(source.parent, folder, ignore=shutil.ignore_patterns("*.gz", "*.png"))
     path = folder / source.name
-    for module, name in ((fashion_mnist, "SUBTASK_FILE"), (purchases, "STAND_IN_FILE")):
+    for module, name in ((fashion_mnist, "SUBTASK_FILE"), (purchases, "STAND_IN_FILE"), (purchases, "OTHER_FILE")):
         if source == getattr(module, name):
             monkeypatch.setattr(module, name, path)
     check_damage(what, path, read, capsys, record_property)

@@ -1,0 +1,16 @@
+"""The data sets side by side: rows, classes, margins of the clean model, and distances, by which a dose is measured."""
+
+from __future__ import annotations
+
+from reports import Table
+from reports.reading import Results, place
+from results import described
+
+COLUMNS = [name for name in described.COLUMNS if name != "model_sha256"] + ["source"]
+
+
+def tables(results: Results) -> list[Table]:
+    """The table datasets, a row for each data set and network that describe_data.py was run for; none without one."""
+    frame, damaged = described.read_all()
+    results.left_out += [(place(path), why) for path, why in damaged]
+    return [Table("datasets", COLUMNS, frame.sort_values(["dataset", "network"]))] if len(frame) else []

@@ -1,0 +1,48 @@
+"""What a data set looks like: the files of describe_data.py."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from files import Unreadable
+from results import layout
+
+SETTINGS = ["dataset", "network", "model_sha256", "targets", "base_rows", "base_class", "target_class"]
+ROWS = [
+    "rows", "test_rows", "features", "classes", "density", "class_rows_smallest", "class_rows_median",
+    "class_rows_largest",
+]  # fmt: skip
+MODEL = ["best_acc", "final_acc", "margin_q25", "margin_q50", "margin_q75", "margin_below_0"]
+DISTANCES = ["own_class_distance", "other_class_distance", "nearest_of_other_class"]
+OF_TARGETS = ["target_base_distance", "target_nearest_base_distance"]  # NaN where the classes are not there
+COLUMNS = [*SETTINGS, *ROWS, *MODEL, *DISTANCES, *OF_TARGETS]
+
+
+def read(path: Path) -> pd.DataFrame:
+    """The one line of a file, by COLUMNS; raises `Unreadable` where it is damaged, or not where it says it is from."""
+    try:
+        found = pd.read_csv(path, float_precision="round_trip")
+    except (ValueError, UnicodeError):  # pandas' own errors are ValueErrors
+        raise Unreadable("damaged: it is no table") from None
+    if list(found) != COLUMNS or len(found) != 1 or found.drop(columns=OF_TARGETS).isna().any(axis=None):
+        raise Unreadable("damaged: it does not have all columns, or not one line")
+    numbers = found.drop(columns=SETTINGS[:3])
+    if not all(np.issubdtype(kind, np.number) for kind in numbers.dtypes):
+        raise Unreadable("damaged: it holds something else than numbers")
+    if layout.described_file(*found.loc[0, ["dataset", "network"]]) != path:
+        raise Unreadable("misplaced: it is of another data set or network, of which it may be a copy")
+    return found
+
+
+def read_all() -> tuple[pd.DataFrame, list[tuple[Path, str]]]:
+    """The lines of all files, with the file as `source`, and the files that are damaged, with the reason."""
+    found, left_out = [], []
+    for path in sorted(layout.described_folder().glob("*.csv")):
+        try:
+            found.append(read(path).assign(source=str(path.relative_to(layout.RESULTS))))
+        except Unreadable as error:
+            left_out.append((path, str(error)))
+    return pd.concat(found, ignore_index=True) if found else pd.DataFrame(columns=[*COLUMNS, "source"]), left_out
