@@ -39,7 +39,6 @@ from poisons import poison_set, shafahi, together
 from results import cells, layout, param_updates
 
 TARGETS = 100  # the paper's
-TRANSFERRED = "_from_undefended"  # behind a budget's name
 MODES = ("oneshot", "multipoison")
 HEADER = (
     "target", "poison", "success", "base_prob_before", "target_prob_before", "base_prob_after", "target_prob_after",
@@ -92,7 +91,7 @@ class Attack:
 
     def named(self, budget: shafahi.Budget) -> str:
         """A budget as folders of results spell it: poisons of another model are told from the victim's own."""
-        return budget.name + TRANSFERRED * (self.source is not self.victim)
+        return budget.name + shafahi.TRANSFERRED * (self.source is not self.victim)
 
     def probabilities(self, target: int) -> np.ndarray:
         """The softmax outputs of the clean model for the target, float64 [classes]."""

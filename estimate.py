@@ -25,6 +25,7 @@ PARTS = (
     ("the same within 25 epochs", "baskets", 35.0),
     ("the same with the undefended learning rate, 50 and 25 epochs", "baskets", 40.0),
     ("targeted attacks, shallow MLP, 20 targets", "baskets", 20.0),
+    ("targeted attacks by their dose: the short form; several poisons", "baskets", 4.0),
     ("shallow MLP of Fashion-MNIST: training, watermarks, backdoors", "shallow-mlp", 11.0),
     ("BadNet: training", "badnet", 12.0),
     ("BadNet: backdoors", "badnet", 30.0),

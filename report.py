@@ -16,6 +16,7 @@ Reads results/ and models/ (never TensorFlow), compares with results/published/,
     results/tables/insertion.csv         every backdoor: clean accuracy and attack success, reached and published
     results/tables/tpoisoning.csv        every targeted attack: targets tried and hit, poisons needed, published too
     results/tables/doses.csv             targeted attacks by their dose; half_doses.csv: where half of the targets fall
+    results/tables/together.csv          several poisons, crafted one by one or together, at equal distances
     results/matrix.html                  the page of the matrix: every gradient shaping against every attack
     results/tables/matrix.csv            its cells, seed by seed; matrix_rows.csv: its rows, summed up
     results/tables/models.csv            every clean model: accuracy and epsilon, reached and published
@@ -45,13 +46,14 @@ from reports import (
     page,
     reading,
     targeted,
+    together,
 )
 from results import layout
 
 MATRIX = ("matrix", "matrix_rows")  # a page of their own
 OTHERS = ("other_trainings", "other_gradients", "other_targeted", "other_models")
-SOMETIMES = {*MATRIX, *OTHERS, "datasets", "doses", "half_doses"}
-PARTS = (indiscriminate, gradients, targeted, doses, described, clean_models, matrix)
+SOMETIMES = {*MATRIX, *OTHERS, "datasets", "doses", "half_doses", "together"}
+PARTS = (indiscriminate, gradients, targeted, doses, together, described, clean_models, matrix)
 
 
 def main() -> None:

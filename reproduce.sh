@@ -69,6 +69,9 @@ else
     NETWORKS=lr SHAPINGS="0.1 4" RATE=0.04 EPOCHS=25 baskets
     NETWORKS=shallow-mlp SHAPINGS="undefended 0.1 1 4 4:0.0025" TARGETS=20 baskets
 fi
+# few targets and doses; without settings, the scripts do all of it, in hours
+TARGETS=10 RADII="1.6 2.4 3.3" CLIPS=0.1 SHAPINGS=undefended ./dose_response.sh purchases
+TARGETS=10 ATTACKS=clean-labels CLIPS=0.1 ./attack_together.sh purchases
 ./analyze_tpoisoning.sh purchases
 
 # --- all of Fashion-MNIST, where it is or can be downloaded ---

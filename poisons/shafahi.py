@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 NAME = "clean-labels"  # it needs a model and a target, so it is none of the attacks that `python3 -m poisons` crafts
 BASE_CLASS, TARGET_CLASS = 3, layout.TARGET_CLASS  # the targets' own class, and the one wanted; the paper's names
 RADIUS = "_radius_"  # in a budget's name
+TRANSFERRED = "_from_undefended"  # behind a budget's name, where the poisons were crafted against another model
 SMALLEST_STEP = 1e-7  # below it float32 sees no difference
 
 

@@ -17,9 +17,9 @@ from reports.frames import sources
 from reports.indiscriminate import CLIP_NORMS
 from results import layout
 
-# table, rows: what a check is made of, a pandas query; of gradients and nulls for each of GRADIENTS, of the sweeps with
-# each of the paper's clip norms, without noise; against: an undefended row beside it (..._alone), or as `alone`;
-# passes: an expression that must hold of all rows, of most of the clip norms; column, published: what is shown of them
+# table, rows: what a check is made of, a pandas query; of nulls for each of GRADIENTS, of the sweeps with each of the
+# paper's clip norms, without noise; against: an undefended row beside it (..._alone), or as `alone`; passes: an
+# expression that must hold of all rows, of most of the clip norms; column, published: what is shown of them
 CHECKS = Path(__file__).with_name("checks.csv")
 COLUMNS = ["claim", "kind", "check", "measured", "published", "passed", "source"]
 TITLES = {
@@ -37,7 +37,7 @@ KINDS = {  # of checks: what they are counted as, where it is said whether all p
     PUBLISHED: ("checks", "verdict", ("reproduced", "reproduced in part", "not reproduced")),
     "control": ("controls", "under_controls", ("hold", "hold in part", "do not hold")),
 }
-OF_GRADIENTS, OF_SWEEPS = ("gradients", "nulls"), ("indiscriminate", "seeds")  # tables
+OF_SWEEPS, OF_PAIRS = ("indiscriminate", "seeds"), ("doses", "together")  # tables
 GRADIENTS = {  # of undefended trainings: the published ones and the targeted one of the stand-in
     "watermarks, 100 pairs, logistic regression": f"set == 'pairs_of_100' and dataset == '{layout.SUBTASK}'",
     "watermarks, 100 pairs, shallow MLP": "set == 'pairs_of_100' and dataset == 'fashion_mnist'",
@@ -117,9 +117,8 @@ def checks_of(line, table: Table | None) -> Iterator[dict]:
         yield made(line, line.check)
         return
     rows = table.find().dropna(subset=line.column)
-    if line.table in OF_GRADIENTS:
-        rows = rows[(rows.planned == True) & (rows.shaping == "undefended")]  # noqa: E712  (NaN where it is not planned)
-        rows = rows.query(line.rows).dropna(subset="draws") if line.rows else rows  # without a null it is no check
+    if line.table == "nulls":
+        rows = rows[rows.shaping == "undefended"].query(line.rows).dropna(subset="draws")
         for name, wanted in GRADIENTS.items():
             yield outcome(line, line.check.format(set=name), rows.query(wanted))
         return
@@ -128,8 +127,8 @@ def checks_of(line, table: Table | None) -> Iterator[dict]:
         return
     alone = rows.query(line.against or line.rows)
     rows = rows.query(line.rows)
-    if line.table == "tpoisoning":
-        pairs = rows.merge(alone, on="dataset", suffixes=("", "_alone"))
+    if line.table in OF_PAIRS:
+        pairs = rows.merge(alone, on=["dataset", "radius"], suffixes=("", "_alone"))
         yield of_pair(line, pairs.sort_values(["targets", "targets_alone"], ascending=False, kind="stable").head(1))
         return
     rows = rows[rows.clip_norm.isin(CLIP_NORMS) & (rows.noise_multiplier == 0)]
@@ -148,6 +147,10 @@ def outcome(line, text: str, rows: pd.DataFrame) -> dict:
     if line.table in OF_SWEEPS:
         measured = f"{passed.sum()} of {len(rows)} clip norms; {measured}"
         measured += f"; {rows.seeds.min()} seeds" if "seeds" in rows else ""
+    if line.table == "nulls":
+        measured += f"; duplicates {span(pd.concat([rows.null_low, rows.null_high]))}"
+    if line.table == "half_doses":
+        measured += f" ({span(rows.ratio_low)} to {span(rows.ratio_high)})"
     enough = passed.mean() > 0.5 if line.table in OF_SWEEPS else passed.all()
     return made(line, text, measured, known, bool(enough), sources(rows.source))
 
@@ -156,12 +159,9 @@ def of_pair(line, pair: pd.DataFrame) -> dict:
     """A check of a setting under DP-SGD and the undefended one, as one row; where there is none, of nothing."""
     if pair.empty:
         return made(line, line.check)
-    row, names = pair.iloc[0], (line.column, "targets", line.published, "source")
-    values, targets, known, files = (row[[name, f"{name}_alone"]] for name in names)
-    counts = [f" of {count}" if line.column == "successes" else "" for count in targets]
-    measured = " against ".join(f"{value:g}{count}" for value, count in zip(values, counts))
-    published = " against ".join(f"{value:g}" for value in known) if known.notna().all() else ""
-    return made(line, line.check, measured, published, bool(pair.eval(line.passes).all()), sources(files))
+    measured = " against ".join(f"{pair.iloc[0][name]:g}" for name in (line.column, f"{line.column}_alone"))
+    files = sources(pair.iloc[0][["source", "source_alone"]])
+    return made(line, line.check, measured, "", bool(pair.eval(line.passes).all()), files)
 
 
 def made(line, text: str, measured="not run", published="", passed: bool | None = None, source="") -> dict:

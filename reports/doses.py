@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from poisons import shafahi
-from reports import Table, frames
+from reports import Table, frames, with_columns
 from reports.frames import SHAPING
 from reports.reading import Results
 from results import layout
@@ -22,6 +22,7 @@ WITHIN = [layout.RETRAIN_EPOCHS, 25]  # epochs of re-training: a success within 
 MATCHED = 0.34  # of the targets: what the paper's undefended one-shot attack hits
 SATURATED = 0.95  # of the undefended targets: above, a dose tells nothing
 DRAWS = 2000  # of the targets, for the intervals of half doses
+EFFECTS = ["helps", "harms", "none seen"]  # by an interval of the ratio of half doses above, below or around 1
 PLACE = ["dataset", "network", "within", *SHAPING, "learning_rate"]
 AMONG = PLACE[:3]  # what is compared with the undefended attack of
 COLUMNS = [
@@ -31,7 +32,7 @@ COLUMNS = [
 ]  # fmt: skip
 HALF_COLUMNS = [
     *PLACE, "targets", "doses", "half_dose", "half_dose_low", "half_dose_high", "ratio", "ratio_low", "ratio_high",
-    "matched_radius", "matched_successes", "source",
+    "effect", "matched_radius", "matched_successes", "published_successes", "source",
 ]  # fmt: skip
 
 
@@ -45,19 +46,30 @@ def tables(results: Results) -> list[Table]:
 
 
 def is_dose(cells: pd.DataFrame) -> pd.Series:
-    """Which trials are of a dose-response curve: of a shaping that was attacked within three or more radii."""
+    """Which trials are of a dose-response curve: of a shaping that was attacked within three or more radii, each on as
+    many targets.
+    """
     radius = radius_of(cells)
     usual = cells.budget == [dataclasses.replace(shafahi.DOSED, radius=value).name for value in radius]
     usual &= cells.eval(
         f"attack == '{shafahi.NAME}' and mode == 'oneshot' and engine == 'stack' and batch_size == paper_batch_size"
     )
-    several = radius.where(usual).groupby([cells[name] for name in (*PLACE[:2], "shaping", "learning_rate")])
-    return usual & (several.transform("nunique") >= 3)
+    curve = [cells[name] for name in ("dataset", "network", "shaping", "learning_rate", "epochs")]
+    targets = radius.where(usual).groupby([*curve, radius]).transform("count")
+    usual &= targets == targets.groupby(curve).transform("max")
+    return usual & (radius.where(usual).groupby(curve).transform("nunique") >= 3)
+
+
+def is_together(cells: pd.DataFrame) -> pd.Series:
+    """Which trials are of several poisons within a radius, of the paper's batch size."""
+    return radius_of(cells).notna() & cells.eval(
+        "mode == 'multipoison' and engine == 'stack' and batch_size == paper_batch_size"
+    )
 
 
 def radius_of(cells: pd.DataFrame) -> pd.Series:
     """The radius of a budget, by its name; NaN without."""
-    return cells.budget.astype(str).str.extract(rf"{shafahi.RADIUS}([\d.]+)$")[0].astype(float)
+    return cells.budget.astype(str).str.extract(rf"{shafahi.RADIUS}(\d+\.\d+)")[0].astype(float)
 
 
 def of_curves(results: Results) -> pd.DataFrame:
@@ -76,11 +88,13 @@ def of_curves(results: Results) -> pd.DataFrame:
 def doses(trials: pd.DataFrame) -> pd.DataFrame:
     """A row for each shaping, rate and radius: shares of targets and of poisons that hit, with Wilson intervals."""
     dose = [*PLACE, "radius"]
-    groups, by_target = trials.groupby(dose), trials.groupby([*dose, "target"]).hit.any().groupby(dose)
+    by_target = trials.groupby([*dose, "target"], dropna=False).hit.any().groupby(dose, dropna=False)
+    groups = trials.groupby(dose, dropna=False)  # only clipping has a clip norm
     frame = pd.DataFrame(
         {
             "targets": by_target.size(), "successes": by_target.sum(), "poisons": groups.size(),
-            "poison_successes": groups.hit.sum(), "median_epoch": trials[trials.hit].groupby(dose).epoch.median(),
+            "poison_successes": groups.hit.sum(),
+            "median_epoch": trials[trials.hit].groupby(dose, dropna=False).epoch.median(),
             "share_of_way": groups.share_of_way.mean().round(4),
             "relative_feature_distance": groups.relative_feature_distance.mean().round(4),
             "source": groups.source.agg(frames.sources),
@@ -127,12 +141,16 @@ def half_doses(trials: pd.DataFrame, curves: pd.DataFrame) -> pd.DataFrame:
             row = {name: round(float(value), 4) for name, value in row.items()}
             place = {**dict(zip(AMONG, among)), "shaping": text, "learning_rate": rate}
             rows.append({**place, "targets": len(targets), "doses": hits.shape[1], **row})
-    frame = pd.DataFrame(rows)
+    frame = with_columns(pd.DataFrame(rows), ["ratio", "ratio_low", "ratio_high"])  # of undefended curves alone, none
+    beyond = [frame.ratio_low > 1, frame.ratio_high < 1, frame.ratio.notna()]
+    frame["effect"] = np.select(beyond, EFFECTS, None)
     matched = curves[curves.matched][[*PLACE, "radius", "successes"]]
     matched = matched.rename(columns={"radius": "matched_radius", "successes": "matched_successes"})
     frame["first_data"] = frame.dataset == min(frame.dataset, key=lambda name: (name != "purchases", name))
-    sources = curves.groupby(PLACE).source.agg(frames.sources).reset_index()
-    frame = frame.merge(sources).merge(matched, how="left")
+    known = frames.with_shapings(frames.published_targets().query("mode == 'oneshot'"))
+    known = known[["network", "shaping", "learning_rate", "published_successes"]].assign(within=layout.RETRAIN_EPOCHS)
+    sources = curves.groupby(PLACE, dropna=False).source.agg(frames.sources).reset_index()
+    frame = frame.merge(sources).merge(matched, how="left").merge(known, how="left")
     return frame.sort_values(PLACE, key=frames.by_kind)
 
 

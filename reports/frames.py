@@ -31,6 +31,13 @@ def with_shapings(frame: pd.DataFrame) -> pd.DataFrame:
     return pd.concat([frame.drop(columns="value"), pd.DataFrame(told, frame.index, SHAPING)], axis=1)
 
 
+def published_targets() -> pd.DataFrame:
+    """The published targeted attacks: mode, network, `value`, the learning rate and published_successes of 100."""
+    known = published("tpoisoning").rename(columns={"successes": "published_successes"})
+    pairs = known[["network", "value"]].itertuples(index=False)
+    return known.assign(learning_rate=[published_rate("purchases", *pair) for pair in pairs])
+
+
 def published_rate(data: str, network: str, value: Shaping) -> float:
     """The learning rate at which the paper trains."""
     protocol = PROTOCOLS[data, network]

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from models.kind import UNDEFENDED_TEXT
 from models.shaping import UNDEFENDED, Shaping
 from poisons import shafahi
 from reports import Table, doses, frames, matrix_runs, verdicts
@@ -20,6 +21,7 @@ TARGETS, TOLERANCE = 100, 10  # the paper's; of 100
 # What this suite runs besides what was published: half the epochs, and the learning rate of the undefended models
 EPOCHS, CONTROLS = [layout.RETRAIN_EPOCHS, 25], [Shaping.clip(0.1), Shaping.clip(4)]
 SETTING = ["mode", "network", *SHAPING, "learning_rate", "epochs"]
+AMONG = ["mode", "network", "epochs", "dataset", "budget"]  # what is compared with the undefended attack of
 MEASURED = {
     "clean_acc": ("baseline_acc", "first"), "targets": ("target", "size"), "successes": ("needed", "count"),
     "without_poison": ("without_poison", "sum"), "median_poisons": ("needed", "median"),
@@ -27,14 +29,15 @@ MEASURED = {
 }  # fmt: skip
 ENDS = ["median_low", "median_high"]  # of the median's 95% interval: for checks, not shown
 PUBLISHED = ["published_successes", "published_median_poisons"]
-COLUMNS = [*SETTING, "dataset", "budget", *MEASURED, *PUBLISHED, "verdict", "source"]
+COLUMNS = [*SETTING, "dataset", "budget", *MEASURED, *PUBLISHED, "saturated", "verdict", "source"]
 
 
 def tables(results: Results) -> list[Table]:
     """The table tpoisoning, and other_targeted where there are any."""
     cells = with_needed(results.trials)
     usual = of_protocol(cells)
-    shown = usual | doses.is_dose(cells) | cells.path.isin(matrix_runs.of_targets(results).get("path", []))
+    shown = usual | doses.is_dose(cells) | doses.is_together(cells)
+    shown |= cells.path.isin(matrix_runs.of_targets(results).get("path", []))
     others = cells[~shown]
     return [targeted_table(cells[usual]), *other_table("other_targeted", others, [], MEASURED)]
 
@@ -67,12 +70,9 @@ def of_protocol(cells: pd.DataFrame) -> pd.Series:
 
 def planned() -> pd.DataFrame:
     """The settings that were published, with what was published of them, and those that this suite runs besides."""
-    known = frames.published("tpoisoning").rename(columns={"successes": "published_successes"})
+    known = frames.published_targets()
     needed = frames.published("tpoisoning_multipoison").groupby("model").n_poisons.median()
     known["published_median_poisons"] = known.model.map(needed).where(known["mode"] == "multipoison")
-    known["learning_rate"] = [
-        frames.published_rate("purchases", *pair) for pair in known[["network", "value"]].itertuples(index=False)
-    ]
     rates = [(value, frames.published_rate("purchases", "lr", value)) for value in (UNDEFENDED, *CONTROLS)]
     rates += [(value, rates[0][1]) for value in CONTROLS]
     rows = [(mode, "lr", *pair, epochs) for mode in MODES for pair in rates for epochs in EPOCHS]
@@ -91,14 +91,20 @@ def median_end(needed: pd.Series, end: int) -> float:
 
 
 def targeted_table(cells: pd.DataFrame) -> Table:
-    """A row for each setting of which a target is finished, and for each planned or published one that has none."""
+    """A row for each setting of which a target is finished, and for each planned or published one that has none.
+
+    saturated: nearly every undefended target falls, so that the row says little of a shaping.
+    """
     groups = cells.groupby([*SETTING, "dataset", "budget"])
     ends = {name: ("needed", partial(median_end, end=end)) for end, name in enumerate(ENDS)}
     done = groups.agg(**MEASURED, **ends, source=("source", frames.sources)).round({"mean_poisons": 2}).reset_index()
     frame = planned().merge(done, how="outer", on=SETTING)
     near = (frame.successes - frame.published_successes).abs() <= TOLERANCE
+    frame["share"] = frame.successes / frame.targets
     shares = [frames.wilson(*pair) for pair in zip(frame.successes, frame.targets)]
     frame["share_low"], frame["share_high"] = np.transpose(shares)
+    alone = frame.share.where(frame.shaping == UNDEFENDED_TEXT).groupby([frame[name] for name in AMONG])
+    frame["saturated"] = alone.transform("max") >= doses.SATURATED
     frame["verdict"] = verdicts(frame, "successes", PUBLISHED[0], near, unfinished=frame.targets < TARGETS)
     order = ["network", "mode", "epochs", "clip_norm", "noise_multiplier", "learning_rate", "dataset", "budget"]
     return Table("tpoisoning", COLUMNS, frames.in_order(frame, order))

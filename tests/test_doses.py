@@ -45,6 +45,29 @@ def test_doses_together_are_what_each_is_alone(workplace, tmp_path_factory):
     assert "finished before" in again.stderr
 
 
+@pytest.mark.slow
+def test_the_scripts_give_curves_and_several_poisons_their_tables(workplace):
+    few = {**KEPT, "TARGETS": 1, "CLIPS": "0.1"}
+    workplace.succeed("./dose_response.sh", "purchases", RADII="1 2.4 5", SHAPINGS="undefended", **few)
+    workplace.succeed("./attack_together.sh", "purchases", ATTACKS="clean-labels bullseye", POISONS=2, **few)
+    again = workplace.succeed("./dose_response.sh", "purchases", RADII="1 2.4 5", SHAPINGS="undefended", **few)
+    assert again.stderr.count("finished before") == 3
+    workplace.succeed("python3", "report.py", **KEPT)
+    curves, halves, several = (
+        pd.read_csv(workplace.results / f"tables/{name}.csv", dtype={"shaping": str})
+        for name in ("doses", "half_doses", "together")
+    )
+    assert (len(curves), len(halves), len(several)) == (3 * 3 * 2, 3 * 2, (4 + 3) * 2)
+    assert (curves.poisons == 10).all() and (curves.targets == 1).all()
+    alone = curves[(curves.shaping == "undefended") & (curves.within == 50)]
+    assert alone.successes.tolist()[::2] == [0, 1] and alone.saturated.iloc[-1] and not alone.saturated.iloc[0]
+    assert halves.effect.isna().sum() == 2  # of the undefended attack, within 50 epochs and 25
+    assert set(several.attack) == {"clean-labels", "bullseye"} and (several.radius == 2).all()
+    told = several[several.within == 50].groupby(["attack", "shaping", "crafted_against"]).size()
+    assert told["clean-labels", "0.1", "0.1"] == 2 and told["bullseye", "0.1", "undefended"] == 1
+    assert not (workplace.results / "tables/other_targeted.csv").exists()
+
+
 def test_what_doses_do_not_go_with_is_refused(workplace):
     several = (*ATTACK, "--radius", "1", "2")
     for more in (("--stop-at-first",), ("--record",), ("--mode", "multipoison")):
@@ -78,7 +101,8 @@ def trials_of(thresholds: dict[str, np.ndarray]) -> pd.DataFrame:
     """Trials in which a target falls from a dose on, after 10 epochs."""
     rows = [
         {
-            "dataset": "purchases-cj", "network": "lr", "within": 50, "shaping": text, "clip_norm": np.inf,
+            "dataset": "purchases-cj", "network": "lr", "within": 50, "shaping": text,
+            "clip_norm": np.nan if text == "1" else np.inf,  # only clipping has one
             "noise_multiplier": 0.0, "learning_rate": 0.04, "radius": radius, "target": target, "poison": 1,
             "hit": radius > threshold, "epoch": 10, "share_of_way": 0.5, "relative_feature_distance": 0.5,
             "source": "a.csv",

@@ -81,13 +81,17 @@ def lines(*tables: str) -> list:
     return [line for line in claims.lines() if line.table in tables]
 
 
-@pytest.mark.parametrize("measure", kept.MEASURES)
-def test_harmless_duplicates_are_not_beyond_each_others_range(measure):
-    """Each draw in place of the poisons, judged by the other draws."""
+@pytest.mark.parametrize("line", lines("nulls"), ids=lambda line: f"{line.claim}-{line.check[:60]}")
+def test_checks_of_gradients_fail_on_harmless_duplicates(line):
+    """Each draw in place of the poisons, judged by the other draws: how many pass, and that a draw within fails."""
     frame = kept_table("nulls").frame
-    rows = frame[frame.draws.notna() & (frame.measure == measure)]
+    rows = frame[frame.draws.notna()].query(line.rows)
     assert len(rows) >= 10 and (rows.draws >= 20).all()
     assert (rows.false_passes <= 0.05).all(), rows[["set", "setting", "false_passes"]]
+    assert rows.false_passes.mean() <= 0.05
+    for inside in ("null_low", "null_median", "null_high"):
+        passed = passes(line, Table("nulls", [], rows.assign(measured=rows[inside])))
+        assert len(passed) >= 4 and not any(passed)
 
 
 @pytest.mark.parametrize("line", lines("indiscriminate", "seeds"), ids=lambda line: f"{line.claim}-{line.check[:60]}")
@@ -118,30 +122,42 @@ def null_sweeps() -> dict[str, list[Table]]:
     return found
 
 
-@pytest.mark.parametrize("line", lines("tpoisoning"), ids=lambda line: f"{line.claim}-{line.check[:60]}")
-def test_checks_of_targets_fail_where_the_shaped_model_is_no_other(line):
-    """Both need as many poisons in the mean, as many targets fall, of which so many were tried as in the sweep."""
-    random, passed, frame = np.random.default_rng(2), [], targeted.planned()
-    frame = frame.assign(dataset="purchases-cj", source="", published_median_poisons=np.nan, targets=100)
-    for number in range(DRAWS):
-        needed = [pd.Series(random.geometric(0.2, size=100).astype(float)) for _ in range(2)]  # undefended, shaped
-        fallen = random.binomial(100, (0.05, 0.35, 0.9)[number % 3], size=2) if line.claim == "d" else (100, 100)
-        which = [int(text != "undefended") for text in frame.shaping]
-        ends = {
-            name: [targeted.median_end(needed[one], end) for one in which] for end, name in enumerate(targeted.ENDS)
-        }
-        intervals = np.array([frames.wilson(fallen[one], 100) for one in which])
-        null = frame.assign(
-            median_poisons=[needed[one].median() for one in which], successes=[fallen[one] for one in which],
-            share_low=intervals[:, 0], share_high=intervals[:, 1], **ends,
-        )  # fmt: skip
-        passed += passes(line, Table("tpoisoning", [], null))
+@pytest.mark.parametrize("line", lines("together"), ids=lambda line: f"{line.claim}-{line.check[:60]}")
+def test_checks_of_several_poisons_fail_where_the_shaped_model_is_no_other(line):
+    """Both need as many poisons in the mean, of which so many were tried as in the kept attacks."""
+    random, passed, settings = np.random.default_rng(2), [], kept_table("together").frame
+    for _ in range(DRAWS):
+        frame = settings.copy()
+        for at, row in settings.iterrows():
+            needed = pd.Series(random.geometric(0.2, size=row.targets).astype(float))
+            needed = needed.where(needed <= row.poisons)
+            frame.loc[at, "median_poisons"] = needed.fillna(np.inf).median()
+            frame.loc[at, "share"] = needed.notna().mean()
+            for end, name in enumerate(targeted.ENDS):
+                frame.loc[at, name] = targeted.median_end(needed, end)
+        passed += passes(line, Table("together", [], frame))
     assert len(passed) == DRAWS and np.mean(passed) <= 0.05
 
 
-def test_an_interval_of_half_doses_is_above_1_as_rarely_as_it_says_where_both_models_fall_at_the_same():
-    random = np.random.default_rng(3)
-    radii, passed = np.array([0.6, 1, 1.4, 1.8, 2.2, 2.7, 3.5, 5]), []
+@pytest.mark.parametrize("line", lines("doses"), ids=lambda line: line.check[:60])
+def test_checks_at_one_dose_fail_where_the_shaped_model_is_no_other(line):
+    random, passed, rows = np.random.default_rng(4), [], kept_table("doses").frame.query("matched")
+    for _ in range(DRAWS):
+        hits = random.binomial(rows.targets.to_numpy(), 0.3)
+        ends = np.array([frames.wilson(*pair) for pair in zip(hits, rows.targets)])
+        frame = rows.assign(successes=hits, share=hits / rows.targets, share_low=ends[:, 0], share_high=ends[:, 1])
+        passed += passes(line, Table("doses", [], frame))
+    assert len(passed) == DRAWS and np.mean(passed) <= 0.05
+
+
+def test_checks_of_doses_pass_as_rarely_as_they_say_where_both_models_fall_at_the_same():
+    """All lines: each is a query and `ratio_low > 1` of the same table."""
+    random, (line, *others) = np.random.default_rng(3), lines("half_doses")
+    assert {other.passes for other in others} == {line.passes}
+    radii, passed = np.array([1, 1.6, 2, 2.4, 2.8, 3.3, 4, 5]), []
+    (row,) = kept_table("half_doses").frame.query("dataset == 'purchases-cj'").assign(first_data=True).query(
+        line.rows
+    ).to_dict("records")  # fmt: skip
     for _ in range(60):
         halves = []
         for _ in range(2):  # undefended and shaped: targets of a dose of their own, and luck beside
@@ -150,5 +166,6 @@ def test_an_interval_of_half_doses_is_above_1_as_rarely_as_it_says_where_both_mo
             drawn = random.integers(0, 40, (400, 40))
             counts = np.stack([np.bincount(draw, minlength=40) for draw in drawn])
             halves.append(doses.half_dose(radii, counts @ hits.astype(float), 40))
-        passed.append(np.quantile(halves[1] / halves[0], 0.025) > 1)
-    assert np.mean(passed) <= 0.05
+        low, high = np.quantile(halves[1] / halves[0], [0.025, 0.975])
+        passed += passes(line, Table("half_doses", [], pd.DataFrame([{**row, "ratio_low": low, "ratio_high": high}])))
+    assert len(passed) == 60 and np.mean(passed) <= 0.05

@@ -413,6 +413,7 @@ def test_targeted_attacks_are_counted_by_target(workplace):
     for target in range(100):
         trials(workplace, "oneshot", "undefended", target, [1, 3] if target < 40 else [])
     for target, successes in enumerate(([2], [3], [0, 1], [])):
+        trials(workplace, "multipoison", "undefended", target, [1])
         trials(workplace, "multipoison", "0.1", target, successes)
         trials(workplace, "multipoison", "0.1", target, successes, learning_rate=0.04)
         trials(workplace, "multipoison", "0.1", target, [1], epochs=25)
@@ -440,13 +441,14 @@ def test_targeted_attacks_are_counted_by_target(workplace):
         and same_rate_short["verdict"] == "not run"
         and protocol["published_successes"] == "71"
     )
+    assert (undefended["saturated"], protocol["saturated"]) == ("False", "True")  # all four fall undefended
     assert protocol["published_median_poisons"] == "3.0"  # of the nineteen targets that are published
     assert same_rate["learning_rate"] == "0.04" and same_rate["published_successes"] == ""
     assert short["epochs"] == "25" and short["successes"] == "4" and short["published_successes"] == ""
     assert len(list(workplace.results.glob(protocol["source"]))) == 5  # one of them is damaged
     (noisy,) = lines["multipoison", "shallow-mlp", "4:0.25"]
     assert noisy["verdict"] == "not run" and noisy["published_successes"] == "25" and noisy["targets"] == ""
-    assert sum(line["verdict"] == "not run" for group in lines.values() for line in group) == 25 + 12
+    assert sum(line["verdict"] == "not run" for group in lines.values() for line in group) == 24 + 12
 
 
 # --- identity: the paper's tables take what the protocol gives, all else stands apart ---

@@ -43,6 +43,8 @@ def test_scripts_are_clean_and_executable(script):
         ["./do_tpoisoning.sh", "purchases", "oneshot", "0"],
         ["./analyze_tpoisoning.sh"],
         ["./analyze_tpoisoning.sh", "subtask"],
+        ["./dose_response.sh"],
+        ["./attack_together.sh", "purchases", "oneshot"],
         ["./compare_shapings.sh"],
         ["./compare_shapings.sh", "subtask"],
         ["./compare_shapings.sh", "subtask", "0", "1"],

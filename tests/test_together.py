@@ -3,6 +3,7 @@
 import dataclasses
 
 import numpy as np
+import pandas as pd
 import pytest
 from conftest import REPOSITORY, refused
 
@@ -10,6 +11,7 @@ from models import device
 
 device.start()
 
+import reports.together  # noqa: E402
 from models import networks  # noqa: E402
 from models.shaping import shaping  # noqa: E402
 from poisons import shafahi, together  # noqa: E402
@@ -112,3 +114,33 @@ def test_transferred_poisons_are_the_undefended_models(workplace):
 
 def test_every_attack_is_tested():
     assert {case.split(",")[0] for case in CASES} == set(together.NAMES)
+
+
+def test_the_table_counts_the_fewest_poisons_within_the_epochs():
+    """Three targets of four poisons: one falls to the second after 30 epochs and to the third after 20, one to none,
+    one without any poison (which does not count).
+    """
+    hits = {0: {2: 30, 3: 20}, 1: {}, 2: {0: 5}}
+    lines = pd.DataFrame(
+        [
+            {"poison": poison, "success": str(poison in epochs), "epoch": epochs.get(poison, 50), "target": target}
+            for target, epochs in hits.items()
+            for poison in range(5)
+        ],
+        index=np.repeat(list(hits), 5),
+    )
+    cells = pd.DataFrame(
+        {
+            "dataset": "purchases-cj", "network": "lr", "attack": "bullseye", "shaping": "4", "clip_norm": 4.0,
+            "noise_multiplier": 0.0, "learning_rate": 0.04, "poisons": 4, "target": list(hits), "source": "a.csv",
+            "budget": f"0.0_2000_1000000.0_4_1e-10{shafahi.RADIUS}2.0{shafahi.TRANSFERRED}",
+        },
+        index=list(hits),
+    )  # fmt: skip
+    table = reports.together.together(cells, lines).set_index("within")
+    assert (table.radius == 2).all() and (table.crafted_against == "undefended").all() and (table.targets == 3).all()
+    assert table.successes.to_dict() == {50: 1, 25: 1}
+    assert table.median_poisons.tolist() == [np.inf, np.inf]  # two of three fall to none
+    fallen = reports.together.together(cells.loc[[0]], lines.loc[[0]]).set_index("within")
+    assert fallen.median_poisons.to_dict() == {50: 2, 25: 3} and fallen.median_epoch.to_dict() == {50: 30, 25: 20}
+    assert fallen.share_high.loc[50] == 1 and fallen.share_low.loc[50] == pytest.approx(0.2065, abs=1e-3)
