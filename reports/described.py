@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from reports import Table
-from reports.reading import Results, place
+from reports.reading import Results
 from results import described
 
 COLUMNS = [name for name in described.COLUMNS if name != "model_sha256"] + ["source"]
@@ -11,6 +11,5 @@ COLUMNS = [name for name in described.COLUMNS if name != "model_sha256"] + ["sou
 
 def tables(results: Results) -> list[Table]:
     """The table datasets, a row for each data set and network that describe_data.py was run for; none without one."""
-    frame, damaged = described.read_all()
-    results.left_out += [(place(path), why) for path, why in damaged]
-    return [Table("datasets", COLUMNS, frame.sort_values(["dataset", "network"]))] if len(frame) else []
+    frame = results.data.sort_values(["dataset", "network"])
+    return [Table("datasets", COLUMNS, frame)] if len(frame) else []

@@ -100,10 +100,8 @@ def doses(trials: pd.DataFrame) -> pd.DataFrame:
             "source": groups.source.agg(frames.sources),
         }
     ).reset_index()  # fmt: skip
-    for name, hits, all_ in (("share", "successes", "targets"), ("poison_share", "poison_successes", "poisons")):
-        frame[name] = (frame[hits] / frame[all_]).round(4)
-        ends = np.array([frames.wilson(*pair) for pair in zip(frame[hits], frame[all_])]).round(4)
-        frame[[f"{name}_low", f"{name}_high"]] = ends
+    frames.add_share(frame, "share", "successes", "targets")
+    frames.add_share(frame, "poison_share", "poison_successes", "poisons")
     alone = frame[frame.shaping == "undefended"].set_index([*AMONG, "radius"]).share
     beside = alone.reindex(pd.MultiIndex.from_frame(frame[[*AMONG, "radius"]])).to_numpy()
     frame["saturated"] = beside >= SATURATED

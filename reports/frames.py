@@ -90,6 +90,13 @@ def wilson(successes: float, trials: float) -> tuple[float, float]:
     return interval.low, interval.high
 
 
+def add_share(frame: pd.DataFrame, name: str, hits: str, trials: str) -> None:
+    """Add the columns `name`, a share to four digits, and <name>_low and <name>_high, its Wilson interval."""
+    frame[name] = (frame[hits] / frame[trials]).round(4)
+    ends = np.array([wilson(*pair) for pair in zip(frame[hits], frame[trials])]).round(4)
+    frame[[f"{name}_low", f"{name}_high"]] = ends
+
+
 def sources(names: pd.Series) -> str:
     """The files that several rows come from, each once."""
     return "; ".join(dict.fromkeys(name for text in names for name in text.split("; ")))

@@ -18,6 +18,7 @@ import pandas as pd
 
 from poisons import attacks
 from reports import identity, with_columns
+from results import described as described_data
 from results import layout, nulls
 from results.cells import Unfinished, read_all
 from results.folded import Result
@@ -71,14 +72,15 @@ class Part:
 
 @dataclass
 class Results:
-    """What a results folder holds; nulls: `results.nulls.read_all`; left_out: files from there, with the reason;
-    versions: those of all others.
+    """What a results folder holds; nulls, data: the lines of `results.nulls` and `results.described`; left_out: files
+    from there, with the reason; versions: those of all others.
     """
 
     trainings: Part
     analyses: Part
     trials: Part
     nulls: pd.DataFrame
+    data: pd.DataFrame
     left_out: list[tuple[str, str]]
     versions: str
 
@@ -92,8 +94,8 @@ def read() -> Results:
             kinds[kind_of(result)].append((result, text_of(result)))
         except Unfinished as error:
             left_out.append((result.path, str(error)))
-    of_nulls, damaged = nulls.read_all()
-    left_out += damaged
+    (of_nulls, damaged), (of_data, more_damaged) = nulls.read_all(), described_data.read_all()
+    left_out += damaged + more_damaged
     parts = [frames(kind, found) for kind, found in kinds.items()]
     versions = pd.concat([part.cells.versions for part in parts]).mode()  # sorted
     versions = versions.iloc[-1] if len(versions) else ""
@@ -103,7 +105,7 @@ def read() -> Results:
         faults = part.cells.fault.where(part.cells.fault.notna() | (part.cells.versions == versions), others).dropna()
         left_out += zip(part.cells.path[faults.index], faults)
         part.cells, part.lines = part.cells.drop(faults.index), part.lines[~part.lines.index.isin(faults.index)]
-    return Results(*parts, of_nulls, sorted(left_out), versions)
+    return Results(*parts, of_nulls, of_data, sorted(left_out), versions)
 
 
 def place(path: Path) -> str:

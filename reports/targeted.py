@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-from functools import partial
-
-import numpy as np
 import pandas as pd
-from scipy import stats
 
 from models.kind import UNDEFENDED_TEXT
 from models.shaping import UNDEFENDED, Shaping
@@ -27,7 +23,6 @@ MEASURED = {
     "without_poison": ("without_poison", "sum"), "median_poisons": ("needed", "median"),
     "mean_poisons": ("needed", "mean"), "median_epoch": ("needed_epoch", "median"),
 }  # fmt: skip
-ENDS = ["median_low", "median_high"]  # of the median's 95% interval: for checks, not shown
 PUBLISHED = ["published_successes", "published_median_poisons"]
 COLUMNS = [*SETTING, "dataset", "budget", *MEASURED, *PUBLISHED, "saturated", "verdict", "source"]
 
@@ -81,29 +76,17 @@ def planned() -> pd.DataFrame:
     return frames.with_shapings(known).drop_duplicates(SETTING)  # the published ones stay
 
 
-def median_end(needed: pd.Series, end: int) -> float:
-    """The lower or upper end (0, 1) of the 95% interval of a median, by the order statistics; NaN for targets that none
-    hit, of which it takes that they need more than all others.
-    """
-    values, count = np.sort(needed.fillna(np.inf)), len(needed)
-    place = max(int(stats.binom.ppf(0.025, count, 0.5)) - 1, 0)  # so many lie below the interval, and as many above
-    return values[place if end == 0 else count - 1 - place]
-
-
 def targeted_table(cells: pd.DataFrame) -> Table:
     """A row for each setting of which a target is finished, and for each planned or published one that has none.
 
     saturated: nearly every undefended target falls, so that the row says little of a shaping.
     """
     groups = cells.groupby([*SETTING, "dataset", "budget"])
-    ends = {name: ("needed", partial(median_end, end=end)) for end, name in enumerate(ENDS)}
-    done = groups.agg(**MEASURED, **ends, source=("source", frames.sources)).round({"mean_poisons": 2}).reset_index()
+    done = groups.agg(**MEASURED, source=("source", frames.sources)).round({"mean_poisons": 2}).reset_index()
     frame = planned().merge(done, how="outer", on=SETTING)
     near = (frame.successes - frame.published_successes).abs() <= TOLERANCE
-    frame["share"] = frame.successes / frame.targets
-    shares = [frames.wilson(*pair) for pair in zip(frame.successes, frame.targets)]
-    frame["share_low"], frame["share_high"] = np.transpose(shares)
-    alone = frame.share.where(frame.shaping == UNDEFENDED_TEXT).groupby([frame[name] for name in AMONG])
+    share = frame.successes / frame.targets
+    alone = share.where(frame.shaping == UNDEFENDED_TEXT).groupby([frame[name] for name in AMONG])
     frame["saturated"] = alone.transform("max") >= doses.SATURATED
     frame["verdict"] = verdicts(frame, "successes", PUBLISHED[0], near, unfinished=frame.targets < TARGETS)
     order = ["network", "mode", "epochs", "clip_norm", "noise_multiplier", "learning_rate", "dataset", "budget"]

@@ -8,13 +8,14 @@ from functools import partial
 
 import numpy as np
 import pandas as pd
+from scipy import stats
 
 from models.kind import UNDEFENDED_TEXT
 from poisons import shafahi
 from reports import Table, doses, frames
 from reports.frames import SHAPING
 from reports.reading import Part, Results
-from reports.targeted import ENDS, median_end, with_needed
+from reports.targeted import with_needed
 from results import layout
 
 PLACE = ["dataset", "network", "attack", "radius", "within", *SHAPING, "learning_rate", "crafted_against"]
@@ -22,6 +23,7 @@ COLUMNS = [
     *PLACE, "poisons", "targets", "successes", "share", "share_low", "share_high", "median_poisons", "median_epoch",
     "source",
 ]  # fmt: skip
+ENDS = ["median_low", "median_high"]  # of the median's 95% interval: for checks, not shown
 
 
 def tables(results: Results) -> list[Table]:
@@ -46,7 +48,14 @@ def together(cells: pd.DataFrame, lines: pd.DataFrame) -> pd.DataFrame:
         median_poisons=("needed", lambda needed: needed.fillna(np.inf).median()),
         median_epoch=("needed_epoch", "median"), source=("source", frames.sources), **ends,
     ).reset_index()  # fmt: skip
-    frame["share"] = (frame.successes / frame.targets).round(4)
-    ends = np.array([frames.wilson(*pair) for pair in zip(frame.successes, frame.targets)]).round(4)
-    frame[["share_low", "share_high"]] = ends
+    frames.add_share(frame, "share", "successes", "targets")
     return frame.sort_values(PLACE, key=frames.by_kind)
+
+
+def median_end(needed: pd.Series, end: int) -> float:
+    """The lower or upper end (0, 1) of the 95% interval of a median, by the order statistics; NaN for targets that none
+    hit, of which it takes that they need more than all others.
+    """
+    values, count = np.sort(needed.fillna(np.inf)), len(needed)
+    place = max(int(stats.binom.ppf(0.025, count, 0.5)) - 1, 0)  # so many lie below the interval, and as many above
+    return values[place if end == 0 else count - 1 - place]

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from files import Unreadable
-from results import layout
+from results import layout, lines
 
 SETTINGS = ["dataset", "network", "model_sha256", "targets", "base_rows", "base_class", "target_class"]
 ROWS = [
@@ -23,10 +23,7 @@ COLUMNS = [*SETTINGS, *ROWS, *MODEL, *DISTANCES, *OF_TARGETS]
 
 def read(path: Path) -> pd.DataFrame:
     """The one line of a file, by COLUMNS; raises `Unreadable` where it is damaged, or not where it says it is from."""
-    try:
-        found = pd.read_csv(path, float_precision="round_trip")
-    except (ValueError, UnicodeError):  # pandas' own errors are ValueErrors
-        raise Unreadable("damaged: it is no table") from None
+    found = lines.read(path)
     if list(found) != COLUMNS or len(found) != 1 or found.drop(columns=OF_TARGETS).isna().any(axis=None):
         raise Unreadable("damaged: it does not have all columns, or not one line")
     numbers = found.drop(columns=SETTINGS[:3])
@@ -38,11 +35,5 @@ def read(path: Path) -> pd.DataFrame:
 
 
 def read_all() -> tuple[pd.DataFrame, list[tuple[Path, str]]]:
-    """The lines of all files, with the file as `source`, and the files that are damaged, with the reason."""
-    found, left_out = [], []
-    for path in sorted(layout.described_folder().glob("*.csv")):
-        try:
-            found.append(read(path).assign(source=str(path.relative_to(layout.RESULTS))))
-        except Unreadable as error:
-            left_out.append((path, str(error)))
-    return pd.concat(found, ignore_index=True) if found else pd.DataFrame(columns=[*COLUMNS, "source"]), left_out
+    """Those of all files, and the damaged ones (`results.lines.read_all`)."""
+    return lines.read_all(layout.described_folder(), read, COLUMNS)

@@ -10,7 +10,7 @@ from conftest import REPOSITORY, TRAIN, refused
 
 import datasets
 from poisons import poison_set
-from reports import Table, claims, doses, frames, indiscriminate, nulls, targeted
+from reports import Table, claims, doses, frames, indiscriminate, nulls, together
 from results import layout
 from results import nulls as kept
 
@@ -133,8 +133,8 @@ def test_checks_of_several_poisons_fail_where_the_shaped_model_is_no_other(line)
             needed = needed.where(needed <= row.poisons)
             frame.loc[at, "median_poisons"] = needed.fillna(np.inf).median()
             frame.loc[at, "share"] = needed.notna().mean()
-            for end, name in enumerate(targeted.ENDS):
-                frame.loc[at, name] = targeted.median_end(needed, end)
+            for end, name in enumerate(together.ENDS):
+                frame.loc[at, name] = together.median_end(needed, end)
         passed += passes(line, Table("together", [], frame))
     assert len(passed) == DRAWS and np.mean(passed) <= 0.05
 
