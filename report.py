@@ -17,6 +17,8 @@ Reads results/ and models/ (never TensorFlow), compares with results/published/,
     results/tables/tpoisoning.csv        every targeted attack: targets tried and hit, poisons needed, published too
     results/tables/doses.csv             targeted attacks by their dose; half_doses.csv: where half of the targets fall
     results/tables/together.csv          several poisons, crafted one by one or together, at equal distances
+    results/tables/certificates.csv      what is certified by setting and number of substituted rows
+    results/tables/certificates_attacked.csv   beside it what attacks reach on the same trainings
     results/matrix.html                  the page of the matrix: every gradient shaping against every attack
     results/tables/matrix.csv            its cells, seed by seed; matrix_rows.csv: its rows, summed up
     results/tables/models.csv            every clean model: accuracy and epsilon, reached and published
@@ -33,6 +35,7 @@ from command_line import Parser, run
 from models.kind import add_file_option
 from reports import (
     Table,
+    certificates,
     claims,
     clean_models,
     described,
@@ -52,8 +55,8 @@ from results import layout
 
 MATRIX = ("matrix", "matrix_rows")  # a page of their own
 OTHERS = ("other_trainings", "other_gradients", "other_targeted", "other_models")
-SOMETIMES = {*MATRIX, *OTHERS, "datasets", "doses", "half_doses", "together"}
-PARTS = (indiscriminate, gradients, targeted, doses, together, described, clean_models, matrix)
+SOMETIMES = {*MATRIX, *OTHERS, "datasets", "doses", "half_doses", "together", "certificates", "certificates_attacked"}
+PARTS = (indiscriminate, gradients, targeted, doses, together, described, certificates, clean_models, matrix)
 
 
 def main() -> None:

@@ -18,7 +18,7 @@ WITHIN, OUTSIDE, SHOWN_ONLY, UNPUBLISHED, NOT_RUN, UNFINISHED, DIVERGED = VERDIC
 COUNTS = {  # columns of whole numbers
     "n_poison", "batch_size", "epochs", "baseline_reached_at_epoch", "best_epoch", "published_epoch", "seeds",
     "diverged", "targets", "base_class", "target_class", "successes", "without_poison", "published_successes",
-    "programs_solved", "programs_failed",
+    "poisons", "broken", "parts", "spread", "models", "programs_solved", "programs_failed",
 }  # fmt: skip
 
 

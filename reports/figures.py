@@ -8,7 +8,7 @@ from functools import partial
 import numpy as np
 import pandas as pd
 
-from reports import Table, frames, nulls, poison_pictures
+from reports import Table, certificates, frames, nulls, poison_pictures
 from reports.frames import MODES
 from reports.gradients import published_lines
 from reports.indiscriminate import CLIP_NORMS, NOISE_STDS, UNBOUNDED_CLIP_NORM
@@ -43,6 +43,7 @@ def draw_all(tables: dict[str, Table], results: Results) -> list[Figure]:
         (Figure("doses", "d", "tables/doses.csv; tables/half_doses.csv"), draw_doses),
         (Figure("targets_hit", "de", "tables/tpoisoning.csv"), draw_targets),
         (Figure("poisons_needed", "e", "tpoisoning/clean-labels/multipoison/**/{attack_w_*,trials}.csv"), draw_needed),
+        (Figure("certificates", "", "tables/certificates.csv; tables/certificates_attacked.csv"), draw_certificates),
         (Figure("matrix", "", "tables/matrix.csv"), draw_matrix),
         (Figure("poisons", "", "datasets/; analysis/tpoisoning/**/poison.csv"), poison_pictures.draw),
     ]
@@ -259,6 +260,38 @@ def draw_doses(tables: dict[str, Table], _: Results):
         axis.minorticks_off()
         axis.legend(fontsize=6)
     axes[0].set_ylabel("targets hit, %")
+    return figure
+
+
+def draw_certificates(tables: dict[str, Table], _: Results):
+    """Accuracy against the number of substituted rows: certified from below and attacked from above, a panel a clip
+    norm, and the best setting of each certificate.
+    """
+    if "certificates_attacked" not in tables or "certificates" not in tables:
+        return None
+    rows = tables["certificates_attacked"].frame
+    rows = rows[rows.dataset == layout.SUBTASK]
+    trainings = list(rows.groupby(["learning_rate", "epochs", "batch_size", "shaping"], sort=True))[:3]
+    if not trainings:
+        return None
+    figure, (axes,) = plotting.panels(len(trainings) + 1, width=2.9, height=2.9)
+    for axis, ((rate, epochs, _, text), group) in zip(axes, trainings):
+        axis.fill_between(group.poisons, group.certified_acc, group.attacked_acc, color="0.9", lw=0)
+        axis.plot(group.poisons, group.attacked_acc, label="worst attack", **look(2))
+        axis.plot(group.poisons, group.certified_acc, label="certified", **look(1))
+        axis.axhline(group.clean_acc.iloc[0], color="0.5", ls=":", lw=1)
+        axis.set_title(f"clip {text}, rate {rate:g}, {epochs:g} epochs", fontsize=8)
+    best = certificates.best_of_each(tables["certificates"].frame.query(f"dataset == '{layout.SUBTASK}'"))
+    for index, kind in enumerate(best):
+        axes[-1].plot(best.index, best[kind], label=kind, **look(index))
+    axes[-1].set_title("best setting of each certificate", fontsize=8)
+    for axis in axes:
+        counts = sorted(rows.poisons.unique())
+        axis.set(xscale="log", ylim=(-0.03, 1), xlabel="substituted rows")
+        axis.set_xticks(counts, [f"{count:g}" for count in counts], rotation=60)
+        axis.minorticks_off()
+        axis.legend(fontsize=7, loc="lower left")
+    axes[0].set_ylabel("test accuracy")
     return figure
 
 

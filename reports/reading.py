@@ -18,8 +18,8 @@ import pandas as pd
 
 from poisons import attacks
 from reports import identity, with_columns
+from results import certificates, layout, nulls
 from results import described as described_data
-from results import layout, nulls
 from results.cells import Unfinished, read_all
 from results.folded import Result
 
@@ -72,8 +72,9 @@ class Part:
 
 @dataclass
 class Results:
-    """What a results folder holds; nulls, data: the lines of `results.nulls` and `results.described`; left_out: files
-    from there, with the reason; versions: those of all others.
+    """What a results folder holds; nulls, data: the lines of `results.nulls` and `results.described`; certified,
+    held_against: those of certificates and of attacks on them (`results.certificates`); left_out: files from there,
+    with the reason; versions: those of all others.
     """
 
     trainings: Part
@@ -81,6 +82,8 @@ class Results:
     trials: Part
     nulls: pd.DataFrame
     data: pd.DataFrame
+    certified: pd.DataFrame
+    held_against: pd.DataFrame
     left_out: list[tuple[str, str]]
     versions: str
 
@@ -95,7 +98,8 @@ def read() -> Results:
         except Unfinished as error:
             left_out.append((result.path, str(error)))
     (of_nulls, damaged), (of_data, more_damaged) = nulls.read_all(), described_data.read_all()
-    left_out += damaged + more_damaged
+    certified, held_against, still_more = certificates.read_all()
+    left_out += damaged + more_damaged + still_more
     parts = [frames(kind, found) for kind, found in kinds.items()]
     versions = pd.concat([part.cells.versions for part in parts]).mode()  # sorted
     versions = versions.iloc[-1] if len(versions) else ""
@@ -105,7 +109,7 @@ def read() -> Results:
         faults = part.cells.fault.where(part.cells.fault.notna() | (part.cells.versions == versions), others).dropna()
         left_out += zip(part.cells.path[faults.index], faults)
         part.cells, part.lines = part.cells.drop(faults.index), part.lines[~part.lines.index.isin(faults.index)]
-    return Results(*parts, of_nulls, of_data, sorted(left_out), versions)
+    return Results(*parts, of_nulls, of_data, certified, held_against, sorted(left_out), versions)
 
 
 def place(path: Path) -> str:

@@ -1,0 +1,77 @@
+"""The files of certify.py: what is certified, and what attacks reach on the same trainings."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pandas as pd
+
+from files import Unreadable, writing
+from results import layout, lines
+
+STABILITY, PARTITION, NOISY = CERTIFICATES = ("stability", "partition", "noisy")
+SETTINGS = [
+    "dataset", "certificate", "network", "optimizer", "shaping", "learning_rate", "batch_size", "epochs", "decay",
+    "averaged", "parts", "spread", "noise_multiplier", "rate", "models", "seed",
+]  # fmt: skip
+TEXTS = ["dataset", "certificate", "network", "optimizer", "shaping"]
+FRONTIER = [*SETTINGS, "poisons", "clean_acc", "certified_acc", "held_out_acc", "held_out_certified_acc"]
+ATTACKED = [*SETTINGS, "attack", "poisons", "clean_acc", "certified_acc", "acc", "moved", "bound", "broken"]
+
+
+def path(dataset_name: str, name: str) -> Path:
+    """The file of one certificate of a data set, or, with `attacks`, of what attacks reach."""
+    return layout.RESULTS / "certificates" / f"{dataset_name}_{name}.csv"
+
+
+def columns_of(file: Path) -> list[str]:
+    return ATTACKED if file.stem.endswith("_attacks") else FRONTIER
+
+
+def read(file: Path) -> pd.DataFrame:
+    """The lines of one file, FRONTIER or ATTACKED; raises `Unreadable` where it is damaged."""
+    found = lines.read(file)
+    columns = columns_of(file)
+    if list(found) != columns:
+        raise Unreadable(f"damaged: its columns are not {', '.join(columns)}")
+    measured = ["poisons", "certified_acc"] + (["acc", "moved", "bound", "broken"] if columns is ATTACKED else [])
+    numbers = found[measured].apply(pd.to_numeric, errors="coerce")
+    if found.empty or numbers.isna().any(axis=None) or not found.certified_acc.between(0, 1).all():
+        raise Unreadable("damaged: it lacks lines, or holds something else than numbers")
+    return found
+
+
+def read_all() -> tuple[pd.DataFrame, pd.DataFrame, list[tuple[Path, str]]]:
+    """The lines of all files, the certificates' and the attacks', with the file as `source`, and the damaged files."""
+    frames, left_out = {True: [], False: []}, []
+    for file in sorted((layout.RESULTS / "certificates").glob("*.csv")):
+        try:
+            frame = read(file).assign(source=str(file.relative_to(layout.RESULTS)))
+            frames[columns_of(file) is ATTACKED].append(frame)
+        except Unreadable as error:
+            left_out.append((file, str(error)))
+    both = [
+        pd.concat(frames[kind], ignore_index=True) if frames[kind] else pd.DataFrame(columns=[*columns, "source"])
+        for kind, columns in ((False, FRONTIER), (True, ATTACKED))
+    ]
+    return *both, left_out
+
+
+def add(file: Path, found: list[dict]) -> None:
+    """Add lines to a file, which is sorted by its settings; lines of the same settings and poisons are replaced."""
+    columns = columns_of(file)
+    before = read(file).to_dict("records") if file.exists() else []
+    frame = pd.DataFrame([*before, *found]).reindex(columns=columns)
+    keys = [name for name in columns if name in (*SETTINGS, "attack", "poisons")]
+    frame = frame.drop_duplicates(keys, keep="last").sort_values(keys, kind="stable")
+    whole = [name for name in ("batch_size", "epochs", "parts", "spread", "models", "seed", "poisons", "broken")
+             if name in columns]  # fmt: skip
+    with writing(file) as stream:
+        frame.astype(dict.fromkeys(whole, "Int64")).to_csv(stream, index=False, lineterminator="\n")
+
+
+def has(known: pd.DataFrame, settings: dict, poisons: list[int]) -> bool:
+    """Whether lines of these settings and of all these numbers of poisons are there; what is not set is None."""
+    for name, value in settings.items():
+        known = known[known[name].isna() if value is None else known[name] == value]
+    return set(poisons) <= set(known.poisons)
