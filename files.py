@@ -126,6 +126,17 @@ class Unreadable(Exception):
 NPZ_BYTES = 2**30  # what an npz file may unpack to: twenty times all of Fashion-MNIST
 
 
+def whole(path: Path, most: int = NPZ_BYTES) -> bytes:
+    """The bytes of a file; raises `Unreadable` where it is missing, no plain file, or larger than `most`."""
+    path = Path(path)
+    if not path.is_file():
+        raise Unreadable("missing, or no plain file")
+    size = path.stat().st_size
+    if size > most:
+        raise Unreadable(f"it has {size / 2**30:.1f} GiB, more than {most / 2**30:.1f} GiB")
+    return path.read_bytes()
+
+
 def read_npz(path: Path) -> dict[str, np.ndarray]:
     """Every array of an npz file by name, read without executing anything and in bounded memory; raises `Unreadable`.
 
@@ -200,4 +211,8 @@ def text_sha256(text: str) -> str:
 
 def file_sha256(path: Path) -> str:
     """The SHA-256 of a file's bytes, in hexadecimal, as `sha256sum` prints it."""
-    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+    digest = hashlib.sha256()
+    with open(path, "rb") as stream:
+        while part := stream.read(2**20):
+            digest.update(part)
+    return digest.hexdigest()

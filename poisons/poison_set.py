@@ -22,7 +22,7 @@ import numpy as np
 
 from command_line import BadInput, refuse
 from datasets import Dataset
-from files import Unreadable, file_sha256, read_npz, sha256, write_npz
+from files import NPZ_BYTES, Unreadable, file_sha256, read_npz, sha256, write_npz
 from poisons import attacks
 
 NONE = "none"  # what stands for no poison file: a training on the clean rows alone
@@ -163,6 +163,9 @@ def check(source: Path | str, x: np.ndarray, y: np.ndarray, dataset: Dataset) ->
         refuse(f"{source}: {np.count_nonzero(~np.isfinite(x))} values are NaN or infinite; {mend}")
     if x.min() < 0 or x.max() > 1:
         refuse(f"{source}: values from {x.min():.4g} to {x.max():.4g}, outside [0, 1]; scale or clip them, or {mend}")
+    broken = y[y != np.round(y)] if y.dtype.kind == "f" else y[:0]
+    if len(broken):
+        refuse(f"{source}: label {broken[0]} is no whole number; {mend}")
     unknown = y[~np.isin(y, np.arange(dataset.classes))]
     if len(unknown):
         refuse(
@@ -201,10 +204,11 @@ def _read(path: Path, dataset: Dataset) -> tuple[dict, np.ndarray, np.ndarray]:
         or counts.shape != arrays["labels"].shape
         or len(counts) != len(x)
         or counts.min() < 0
-        or counts.sum() > 1e6
+        or counts.astype(float).sum() * x[:1].nbytes > NPZ_BYTES  # float: a sum of int64 may wrap
     ):
         refuse(
-            f"{path}: counts must be whole numbers of 0 or more, one for each poison, a million in all at most; {mend}"
+            f"{path}: counts must be whole numbers of 0 or more, one for each poison, and no more in all than"
+            f" {NPZ_BYTES / 2**30:.0f} GiB of poisons; {mend}"
         )
     return settings, np.repeat(x, counts, 0), np.repeat(arrays["labels"], counts)
 

@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import scipy.io
+import scipy.sparse
 from conftest import REPOSITORY
 from hypothesis import HealthCheck, given, seed, settings
 from hypothesis import strategies as st
@@ -34,6 +35,7 @@ MODEL = REPOSITORY / "models/subtask/vanilla_lr_300_40_0.01"
 CELL = REPOSITORY / "results/ipoisoning/label-flips/fashion_mnist_3_4.1.0_random_0.4/vanilla_lr_300_40_0.01"
 ANALYSIS = REPOSITORY / "results/analysis/collision/pairs_of_100/fashion_mnist_3_4.1.0/alpha_0.4/vanilla_lr_300_40_0.01"
 EXAMPLES = 40
+SETTINGS = {"attack": "label-flips", "dataset": layout.SUBTASK}
 
 # A damage: cut off, a bit flipped, bytes overwritten, bytes put in; places are shares of the file's length
 DAMAGES = st.one_of(
@@ -254,6 +256,19 @@ def mat_bomb(path: Path) -> None:
     )
 
 
+def sparse_outside(path: Path, cell: bool = False) -> None:
+    """A sparse matrix with row numbers far outside."""
+    rows = np.array([0, 1, 0, 1], np.int32)
+    sets = scipy.sparse.csc_matrix((np.ones(4), rows, np.minimum(np.arange(785), 4)), (2, 784))
+    if cell:
+        sets, matrix = np.empty(1, object), sets
+        sets[0] = matrix
+    scipy.io.savemat(path, {"bestX": sets, "bestY": [[1, -1]]})
+    content = path.read_bytes()
+    assert content.count(rows.tobytes()) == 1
+    path.write_bytes(content.replace(rows.tobytes(), np.array([0, 10**9, 5, -7], np.int32).tobytes()))
+
+
 HUGE = "{'descr': '<f8', 'fortran_order': False, 'shape': (1000000, 1000000), }"
 HOSTILE = {
     "objects.npz": lambda path: np.savez(path, rows=np.array([Code()], object), labels=[0]),
@@ -280,6 +295,31 @@ HOSTILE = {
     "huge_call.pkl": lambda path: path.write_bytes(b"cnumpy\nndarray\n((L100000000000L\nttR."),
     "huge_text.pkl": lambda path: path.write_bytes(b"\x80\x04\x8e" + (2**40).to_bytes(8, "little") + b"x"),
     "deep.pkl": lambda path: path.write_bytes(b"]" * 100000 + b"a" * 99999 + b"."),
+    "deep_key.pkl": lambda path: path.write_bytes(b"})" + b"\x85" * 900_000 + b"K\x01s."),
+    "endless.pkl": lambda path: path.write_bytes(b")" + b"\x85" * 3_000_000 + b"."),
+    "interface.pkl": lambda path: path.write_bytes(
+        b"(ccollections\nOrderedDict\n(tR(dS'__array_interface__'\n(dS'data'\n(I4096\nI00\ntsS'shape'\n(I784\ntsS'typestr'\n"
+        b"S'<f8'\nsS'version'\nI3\nssbK\x01t."
+    ),
+    "object_type.pkl": lambda path: path.write_bytes(
+        b"((cnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\n(I0\ntS'b'\ntR(I1\n(I1\ntcnumpy\ndtype\n(S'O8'\nI0\nI1\n"
+        b"tR(I3\nS'|'\nNNNI-1\nI-1\nI63\ntbI00\nS'AAAAAAAA'\ntbK\x01tt."
+    ),
+    "huge_type.pkl": lambda path: path.write_bytes(
+        b"cnumpy.core.multiarray\nscalar\n(cnumpy\ndtype\n(S'V2147483647'\nI0\nI1\ntRtR."
+    ),
+    "holds_itself.pkl": lambda path: path.write_bytes(b"]q\x00(h\x00h\x00e."),
+    "holds_itself_often.pkl": lambda path: path.write_bytes(b"]q\x00(h\x00h\x00e(" + b"h\x00" * 1000 + b"eh\x00\x86."),
+    "same_often.pkl": lambda path: path.write_bytes(
+        pickle.dumps(([(_row := np.zeros(7840))] * 900_000, [0] * 900_000), 2)
+    ),
+    "counts_wrap.npz": lambda path: poison_set.save(path, SETTINGS, [0] * 5, rows=range(5), counts=[2**62] * 4 + [1]),
+    "counts.npz": lambda path: poison_set.save(path, SETTINGS, [0], rows=[1], counts=[10**6]),
+    "sparse_outside.mat": sparse_outside,
+    "sparse_outside_cell.mat": lambda path: sparse_outside(path, cell=True),
+    "sparse_huge.mat": lambda path: scipy.io.savemat(
+        path, {"bestX": scipy.sparse.csc_matrix((30_000, 30_000)), "bestY": [[1]]}
+    ),
 }
 LOAD = """
 import resource, sys

@@ -1,0 +1,91 @@
+"""MATLAB files of the slab attack (Steinhardt et al. 2017), read in a process of its own.
+
+SciPy's reader trusts what a file says of itself: a forged one can end the process that reads it, or let it read any
+memory. So `read` starts this module as a child with little memory and time, which hands the two arrays back as plain
+bytes of an npz file; whatever happens to it, the parent refuses the file in one line.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+
+from files import NPZ_BYTES, Unreadable, read_npz
+from results.layout import REPOSITORY
+
+NAMES = {"bestX": 2, "bestY": 1}  # and the dimensions of one candidate set
+MEMORY, SECONDS = 3 * 2**30, 60  # of the child; an address space, of which libraries take a part
+SAID = 3  # status of a child that said what is wrong
+
+
+def read(path: Path) -> dict[str, np.ndarray]:
+    """The first candidate sets of bestX, [poisons, features], and bestY, [poisons], dense, of numbers; raises
+    `Unreadable` where they are not there or not safe to read.
+
+    A file holds several sets, [sets, poisons, features], or a cell array of them, full or sparse; or just one.
+    """
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "OPENBLAS_NUM_THREADS": "1"}
+    command = [sys.executable, "-W", "ignore", "-m", "poisons.mat_file", os.path.abspath(path)]
+    try:
+        done = subprocess.run(
+            command, cwd=REPOSITORY, env=environment, capture_output=True, timeout=SECONDS, check=False
+        )
+    except subprocess.TimeoutExpired:
+        raise Unreadable(f"it takes longer than {SECONDS} s to read") from None
+    if done.returncode == SAID:
+        raise Unreadable(done.stderr.decode(errors="replace").strip().splitlines()[-1][:300])
+    if done.returncode:
+        raise Unreadable("damaged: reading it ends the process that reads it")
+    found = read_npz(io.BytesIO(done.stdout))
+    if set(found) != set(NAMES) or any(values.dtype.kind not in "fiu" for values in found.values()):
+        raise Unreadable("bestX and bestY must hold numbers")
+    return found
+
+
+def first_set(sets: np.ndarray, dimensions: int) -> np.ndarray:
+    """The first candidate set, dense."""
+    if sets.dtype == object:
+        first = sets.reshape(-1)[0] if sets.size else np.zeros(0)
+    else:
+        first = sets[0] if sets.ndim > dimensions else sets
+    if hasattr(first, "check_format"):  # sparse
+        first.check_format(full_check=True)
+        if np.prod(first.shape, dtype=float) * first.dtype.itemsize > NPZ_BYTES:
+            raise ValueError(f"a sparse matrix of {first.shape} is more than {NPZ_BYTES / 2**30:.0f} GiB")
+        first = first.toarray()
+    first = np.asarray(first)
+    if first.dtype.kind not in "fiu":
+        raise ValueError("bestX and bestY must hold numbers")
+    return first
+
+
+def main() -> None:
+    import scipy.io  # here: the parent does without it
+    import scipy.sparse  # noqa: F401  (before the limit)
+
+    resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    try:
+        stored = scipy.io.loadmat(sys.argv[1], variable_names=list(NAMES))
+        if not set(NAMES) <= set(stored):
+            raise ValueError("it has no bestX and bestY")
+        found = {name: first_set(stored[name], dimensions) for name, dimensions in NAMES.items()}
+    except MemoryError:
+        print("it would unpack to more memory than is given to it", file=sys.stderr)
+        raise SystemExit(SAID) from None
+    except Exception as error:  # SciPy's reader raises whatever its parts do
+        print(f"truncated, damaged, or not a MATLAB file of version 7 or older ({error})", file=sys.stderr)
+        raise SystemExit(SAID) from None
+    content = io.BytesIO()
+    np.savez(content, **found)
+    sys.stdout.buffer.write(content.getvalue())
+
+
+if __name__ == "__main__":
+    main()
