@@ -150,7 +150,8 @@ def outcome(line, text: str, rows: pd.DataFrame) -> dict:
     if line.table == "nulls":
         measured += f"; duplicates {span(pd.concat([rows.null_low, rows.null_high]))}"
     if line.table == "half_doses":
-        measured += f" ({span(rows.ratio_low)} to {span(rows.ratio_high)})"
+        ends = rows[[f"{line.column}_low", f"{line.column}_high"]]
+        measured += f" ({span(ends.iloc[:, 0])} to {span(ends.iloc[:, 1])})"
     enough = passed.mean() > 0.5 if line.table in OF_SWEEPS else passed.all()
     return made(line, text, measured, known, bool(enough), sources(rows.source))
 

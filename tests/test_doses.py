@@ -105,13 +105,29 @@ def trials_of(thresholds: dict[str, np.ndarray]) -> pd.DataFrame:
             "clip_norm": np.nan if text == "1" else np.inf,  # only clipping has one
             "noise_multiplier": 0.0, "learning_rate": 0.04, "radius": radius, "target": target, "poison": 1,
             "hit": radius > threshold, "epoch": 10, "share_of_way": 0.5, "relative_feature_distance": 0.5,
-            "source": "a.csv",
+            "source": "a.csv", "lost": False,
         }
         for text, values in thresholds.items()
         for target, threshold in enumerate(values)
         for radius in (1.0, 1.5, 2.0, 3.0, 4.0)
     ]  # fmt: skip
     return pd.DataFrame(rows)
+
+
+def test_targets_that_fall_without_poison_count_for_no_dose():
+    """A re-training that loses targets by itself looks like a strong attack until these are set apart."""
+    alone = np.full(40, 2.5)
+    trials = trials_of({"undefended": alone, "4": alone})
+    lost = (trials.shaping == "4") & (trials.target < 15)
+    trials.loc[lost, "hit"] = True  # at every dose
+    harmed = doses.half_doses(trials, doses.doses(trials)).set_index("shaping").loc["4"]
+    assert harmed.effect == "harms"
+    trials.loc[lost, "lost"] = True
+    curves = doses.doses(trials)
+    assert (curves[curves.shaping == "4"].targets == 25).all() and (curves.successes <= curves.targets).all()
+    assert curves.groupby("shaping").without_poison.first().to_dict() == {"undefended": 0, "4": 15}
+    halves = doses.half_doses(trials, curves).set_index("shaping")
+    assert halves.targets.to_dict() == {"undefended": 40, "4": 25} and halves.loc["4", "ratio"] == 1
 
 
 def test_a_shaping_that_doubles_the_dose_is_found_and_one_that_does_nothing_is_not():
