@@ -127,6 +127,7 @@ def stabilities(options, dataset):
         ]
         for training in alike:
             stability.check(training, dataset)
+        stability.check_steps(alike[0], dataset, max(options.epochs))
         averaged = (False,) if options.attacks else (False, True)
         settings = [
             setting(options, dataset, files.STABILITY, one.shaping.text, seed, learning_rate=rate, batch_size=size,

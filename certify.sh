@@ -17,8 +17,9 @@ fi
 # Settings; each can be given in the environment
 read -ra POISONS <<< "${POISONS:-10 50 108 216 324 540 1080}"  # substituted rows, of 10,800
 read -ra CLIPS <<< "${CLIPS:-0.03 0.1 0.3 1 2 4}"             # of the stability certificate
-read -ra RATES <<< "${RATES:-0.01 0.03 0.07}"                 # of its learning rates
+read -ra RATES <<< "${RATES:-0.01 0.06}"                 # of its learning rates
 read -ra BATCHES <<< "${BATCHES:-100 300 1080}"
+DECAY=${DECAY-0.9}                                            # of the weights, each epoch, at rate 0.01 and batches of 300; none: without
 read -ra PARTS <<< "${PARTS:-50 100 200 400 1080 2160}"
 read -ra SPREAD_PARTS <<< "${SPREAD_PARTS-200 400}"           # of finite aggregation, each row in 4 models
 read -ra SHAPED_PARTS <<< "${SHAPED_PARTS-400 1080}"          # clipped within a part
@@ -39,7 +40,8 @@ read -ra PAPERS_NOISES <<< "$PAPERS_NOISES"
 certify() { "$PYTHON" certify.py --dataset "$data" --certificate "$1" --poisons "${POISONS[@]}" "${@:2}"; }
 data=$1
 
-certify stability --shaping "${CLIPS[@]}" --learning-rate "${RATES[@]}" --batch-size "${BATCHES[@]}" --epochs 5 10 20 40 --decay 1 0.9
+certify stability --shaping "${CLIPS[@]}" --learning-rate "${RATES[@]}" --batch-size "${BATCHES[@]}" --epochs 5 20 40
+[[ -z $DECAY ]] || certify stability --shaping "${CLIPS[@]}" --learning-rate 0.01 --epochs 5 20 40 --decay "$DECAY"
 certify partition --parts "${PARTS[@]}" --learning-rate 0.05 --epochs 100
 certify partition --parts "${PARTS[@]}" --optimizer adam --learning-rate 0.01 --epochs 50
 [[ ${#SPREAD_PARTS[@]} -eq 0 ]] || certify partition --parts "${SPREAD_PARTS[@]}" --spread 4 --learning-rate 0.05 --epochs 100

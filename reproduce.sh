@@ -53,6 +53,10 @@ ATTACKS="label-flips slabs" ./analyze_ipoisoning.sh subtask
 SEEDS="1 2 3" AGAINST="none label-flips:0.4 slabs:0.4 slabs-release:0.4" ADAPTIVE=gradient-canceling:0.1 \
     SHAPINGS="undefended 4 1 0.1 trim-loss:0.1 phuber:10 phuber:2 gce:0.5 gce:0.7 clip:1@5,phuber:2" ./compare_shapings.sh subtask "$GPU"
 
+# --- what can be proven beside what attacks reach; without settings, certify.sh does all of it in some minutes ---
+POISONS="108 540" CLIPS="0.1 1" RATES=0.01 BATCHES=300 DECAY="" PARTS="200 1080" SPREAD_PARTS="" SHAPED_PARTS="" NOISY=0.1:1000 NOISY_STEPS="" \
+    PAPERS_NOISES=4:0.1 ATTACKED=0.1 SEEDS=1 CANCELING="" ./certify.sh subtask
+
 # --- shopping baskets: targeted poisons, and the gradients of the first that succeeds ---
 baskets() {
     TOTTASKS=1 TOTPROCS=1 ./do_tpoisoning.sh purchases oneshot

@@ -265,33 +265,46 @@ def draw_doses(tables: dict[str, Table], _: Results):
 
 def draw_certificates(tables: dict[str, Table], _: Results):
     """Accuracy against the number of substituted rows: certified from below and attacked from above, a panel a clip
-    norm, and the best setting of each certificate.
+    norm; the best setting of each certificate; and every setting by its clean accuracy, with the envelope.
     """
     if "certificates_attacked" not in tables or "certificates" not in tables:
         return None
-    rows = tables["certificates_attacked"].frame
-    rows = rows[rows.dataset == layout.SUBTASK]
+    rows, settings = (tables[name].frame for name in ("certificates_attacked", "certificates"))
+    rows, settings = (frame[frame.dataset == layout.SUBTASK] for frame in (rows, settings))
     trainings = list(rows.groupby(["learning_rate", "epochs", "batch_size", "shaping"], sort=True))[:3]
     if not trainings:
         return None
-    figure, (axes,) = plotting.panels(len(trainings) + 1, width=2.9, height=2.9)
-    for axis, ((rate, epochs, _, text), group) in zip(axes, trainings):
+    figure, axes = plotting.panels(3, 2, width=3.0, height=2.7)
+    counts = sorted(rows.poisons.unique())
+    for axis, ((rate, epochs, _, text), group) in zip(axes[0], trainings):
         axis.fill_between(group.poisons, group.certified_acc, group.attacked_acc, color="0.9", lw=0)
         axis.plot(group.poisons, group.attacked_acc, label="worst attack", **look(2))
         axis.plot(group.poisons, group.certified_acc, label="certified", **look(1))
         axis.axhline(group.clean_acc.iloc[0], color="0.5", ls=":", lw=1)
         axis.set_title(f"clip {text}, rate {rate:g}, {epochs:g} epochs", fontsize=8)
-    best = certificates.best_of_each(tables["certificates"].frame.query(f"dataset == '{layout.SUBTASK}'"))
+    best = certificates.best_of_each(settings)
     for index, kind in enumerate(best):
-        axes[-1].plot(best.index, best[kind], label=kind, **look(index))
-    axes[-1].set_title("best setting of each certificate", fontsize=8)
-    for axis in axes:
-        counts = sorted(rows.poisons.unique())
+        axes[1, 0].plot(best.index, best[kind], label=kind, **look(index))
+    axes[1, 0].set_title("best setting of each certificate", fontsize=8)
+    for axis in (*axes[0][: len(trainings)], axes[1, 0]):
         axis.set(xscale="log", ylim=(-0.03, 1), xlabel="substituted rows")
         axis.set_xticks(counts, [f"{count:g}" for count in counts], rotation=60)
         axis.minorticks_off()
         axis.legend(fontsize=7, loc="lower left")
-    axes[0].set_ylabel("test accuracy")
+    middle, high = (counts[int(part * (len(counts) - 1))] for part in (0.4, 0.9))
+    for axis, count in zip(axes[1, 1:], (middle, high)):
+        column = f"certified_at_{count:g}"
+        for index, (kind, group) in enumerate(settings.groupby("certificate")):
+            axis.plot(group.clean_acc, group[column], label=kind, **look(index, ls="", ms=3))
+        known = settings.dropna(subset=["clean_acc", column]).sort_values("clean_acc")
+        axis.step(known.clean_acc, known[column][::-1].cummax()[::-1], where="pre", color="0.5", lw=1, label="envelope")
+        axis.set(xlabel="clean accuracy", ylim=(-0.03, 1))
+        axis.set_title(f"every setting, {count:g} substituted rows", fontsize=8)
+        axis.legend(fontsize=7, loc="upper right")
+    for axis in axes[0][len(trainings) :]:
+        axis.set_axis_off()
+    for axis in axes[:, 0]:
+        axis.set_ylabel("test accuracy")
     return figure
 
 

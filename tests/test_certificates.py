@@ -410,7 +410,7 @@ def test_the_report_sets_certificates_beside_attacks(workplace):
     "options, why",
     [
         (("stability", "--optimizer", "adam", "--shaping", "1"), "--optimizer adam"),
-        (("stability", "--shaping", "1", "--learning-rate", "0.2"), "give at most 0.07"),
+        (("stability", "--shaping", "1", "--learning-rate", "0.2"), "give at most 0.0726"),
         (("stability", "--shaping", "undefended"), "not a clip norm alone"),
         (("stability", "--shaping", "1", "--network", "shallow-mlp"), "has hidden layers"),
         (("stability", "--shaping", "1", "--poisons", "10801"), "has 10800 training rows"),

@@ -126,18 +126,24 @@ def check_convex(network: str, dataset: Dataset) -> None:
         )
 
 
-def check_batches(learning_rate: float, rows: minibatches.Rows, epoch: minibatches.Batches) -> None:
-    """Refuse an epoch in which a step on the clean rows could move two models apart.
+def check_steps(training: Training, dataset: Dataset, epochs: int) -> None:
+    """Refuse a learning rate at which a step of any of these epochs could move two models apart; dataset: centred.
 
-    rows: the clean ones alone. A batch of which some rows are substituted has fewer shared ones, whose sum is smaller,
-    and the same divisor: it needs no check of its own.
+    A batch of which some rows are substituted has fewer shared ones, whose sum is smaller, and the same divisor: it
+    needs no check of its own.
     """
-    sums = np.add.reduceat(rows.squared_norms.numpy()[epoch.order].astype(np.float64) + 1, epoch.starts[:-1])
-    largest = (sums / np.diff(epoch.starts)).max()
-    if learning_rate * largest > LARGEST_STEP:
+    count, squares = len(dataset.y_train), (extend(dataset.x_train) ** 2).sum(1)
+    rows = minibatches.Rows(None, None, np.zeros(count, bool), None, None, np.arange(count))  # by their places alone
+    largest = 0.0
+    for epoch in range(1, epochs + 1):
+        plan = minibatches.shuffled(rows, training.batch_size, training.seed, epoch)
+        means = np.add.reduceat(squares[plan.order], plan.starts[:-1]) / np.diff(plan.starts)
+        largest = max(largest, float(means.max()))
+    if training.learning_rate * largest > LARGEST_STEP:
+        allowed = math.floor(LARGEST_STEP / largest * 1e4) / 1e4
         refuse(
-            f"--learning-rate {learning_rate}: times the mean |x~|^2 of a batch, {largest:.4g}, it is above"
-            f" {LARGEST_STEP:g}, and a step may move two models apart; give at most {LARGEST_STEP / largest:.3g}"
+            f"--learning-rate {training.learning_rate}: times the mean |x~|^2 of a batch, {largest:.5g}, it is above"
+            f" {LARGEST_STEP:g}, and a step may move two models apart; give at most {allowed:g}"
         )
 
 
@@ -165,9 +171,9 @@ class Trainings:
         """
         data, engine = self.dataset, self.engine
         clean = minibatches.Rows.of(data.x_train, data.y_train, np.zeros(len(data.y_train), bool), len(engine.shapings))
+        check_steps(self.one, data, count)
         engine.reset()
         for epoch in range(1, count + 1):
-            check_batches(self.one.learning_rate, clean, self.batches(clean, epoch=epoch))
             engine.train_epoch(rows or clean, self.batches(rows or clean, epoch=epoch))
             if self.one.decay < 1:
                 for values in engine.parameters:
