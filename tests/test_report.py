@@ -319,7 +319,7 @@ PARTS = ("ipoisoning", "analysis", "tpoisoning")
 
 def copy_kept(results):
     """A copy of the results that the repository brings along."""
-    for part in (*PARTS, "matrix"):
+    for part in (*PARTS, "certificates", "matrix"):
         shutil.copytree(
             REPOSITORY / "results" / part,
             results / part,
