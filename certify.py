@@ -32,6 +32,7 @@ from models import certificates, device
 from models.certificates import noisy, partition, stability
 from models.protocols import NETWORKS
 from models.shaping import UNDEFENDED, shaping
+from models.trainer import check_shapings
 from poisons import poison_set, substitution
 from results import certificates as files
 from results import layout
@@ -58,9 +59,10 @@ def main() -> None:
         known = files.read(file) if file.exists() else None
     except Unreadable as error:
         refuse(f"{file}: {error}; delete it to measure it again")
+    names = [*substitution.BUILT_IN, *attacks] if options.attacks else None
     device.start(options.gpu)
     for settings, measure in plans:
-        if known is not None and all(files.has(known, one, options.poisons) for one in settings):
+        if known is not None and all(files.has(known, one, options.poisons, names) for one in settings):
             print(f"{label(settings[0])}: finished before", file=sys.stderr)
             continue
         began = time.monotonic()
@@ -100,7 +102,7 @@ def parse():
     parser.add_argument("--seed", type=SEED, nargs="+", default=[layout.SEED], help="default: the paper's")
     parser.add_argument("--gpu", type=int, metavar="INDEX", help="CUDA device (default: any; the CPU without)")
     options = parser.parse_args()
-    options.poisons = sorted(set(options.poisons))
+    options.poisons, options.shaping = sorted(set(options.poisons)), list(dict.fromkeys(options.shaping))
     if options.attacks and options.certificate != files.STABILITY:
         refuse(f"--attacks: of a stability certificate, not of {options.certificate}; leave one of them out")
     if options.poison_file and not options.attacks:
@@ -142,6 +144,9 @@ def stabilities(options, dataset):
 
 def partitions(options, dataset):
     """A vote for each shaping, learning rate, number of steps, number of parts and seed."""
+    if NETWORKS[options.network].filters:
+        refuse(f"--network {options.network}: its convolutions train one at a time, not in votes; choose another")
+    check_shapings(options.shaping, options.network, dataset)
     grid = product(options.shaping, options.learning_rate, options.epochs, options.parts, options.seed)
     for chosen, rate, steps, parts, seed in grid:
         partition.buckets(len(dataset.y_train), parts, options.spread, seed)  # refuses too many
@@ -208,26 +213,24 @@ def lines(options, settings: dict, dataset, winner: np.ndarray, radii: np.ndarra
     """A line for each r, by FRONTIER; winner, radii: of the rows of `tested`."""
     right = winner == (tested(dataset)[1] if y is None else y)
     test, held_out = slice(None, len(dataset.y_test)), slice(len(dataset.y_test), None)
-    found = {
-        "certified_acc": certificates.certified_accuracies(right[test], radii[test], options.poisons),
-        "held_out_certified_acc": certificates.certified_accuracies(right[held_out], radii[held_out], options.poisons),
-    }
-    shares = {"clean_acc": right[test].mean(), "held_out_acc": right[held_out].mean() if len(right[held_out]) else None}
-    return [
-        {**settings, "poisons": count, **shares, **{name: values[place] for name, values in found.items()}}
-        for place, count in enumerate(options.poisons)
-    ]
+    found = [{**settings, "poisons": count, "clean_acc": right[test].mean()} for count in options.poisons]
+    for name, part in (("certified_acc", test), ("held_out_certified_acc", held_out)):
+        if len(right[part]):
+            for line, value in zip(found, certificates.certified_accuracies(right[part], radii[part], options.poisons)):
+                line[name] = value
+    if len(right[held_out]):
+        found = [{**line, "held_out_acc": right[held_out].mean()} for line in found]
+    return found
 
 
 def certify(options, dataset, alike: list[stability.Training], settings: list[dict]) -> list[dict]:
     """The lines of a stack of trainings that differ in their clip norm."""
     x, y = tested(dataset)
-    texts = {one.shaping.clip_norm: one.shaping.text for one in alike}
     found = []
-    for clip_norm, epochs, averaged, certificate in stability.certificates(
-        stability.Trainings(dataset, alike), list(texts), options.epochs
+    for one, epochs, averaged, certificate in stability.certificates(
+        stability.Trainings(dataset, alike), options.epochs
     ):
-        mine = {"shaping": texts[clip_norm], "epochs": epochs, "averaged": averaged}
+        mine = {"shaping": one.shaping.text, "epochs": epochs, "averaged": averaged}
         found += lines(options, {**settings[0], **mine}, dataset, certificate.predict(x), certificate.radii(x))
     return found
 

@@ -28,6 +28,7 @@ read -ra NOISY_STEPS <<< "${NOISY_STEPS-1:200 1:400}"         # twenty steps of 
 PAPERS_NOISES=${PAPERS_NOISES-4:0.0025 4:0.025 4:0.1}         # what a unanimous vote would certify, for one row
 ATTACKED=${ATTACKED:-0.1 1 4}                                 # clip norms of the trainings that are attacked
 SEEDS=${SEEDS:-1 2 3}                                         # of these
+[[ $1 == subtask ]] || FILES=${FILES-}                        # these slabs are of the subtask
 FILES=${FILES-datasets/poisons/indiscriminate/slabs/fmnist_34_attack_eps10_quantile65_rho_slab.npz
     datasets/poisons/indiscriminate/slabs-release/fmnist_34_attack_eps10_quantile65_rho_slab.npz}
 CANCELING=${CANCELING-0.1}                                    # poisons per clean row of Gradient Canceling, crafted for clip 0.1; none: without

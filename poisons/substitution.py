@@ -80,7 +80,10 @@ def costliest(dataset: Dataset, certificate: Certificate, count: float) -> np.nd
             if accuracy < least:
                 best, least = direction, accuracy
             slope = (1 / np.cosh(np.clip(margins / SMOOTH, -300, 300)) ** 2) @ units
-            direction = direction - step * slope / np.linalg.norm(slope)
+            steepness = np.linalg.norm(slope)
+            if steepness == 0:  # every row is far on its own side, or on the other
+                break
+            direction = direction - step * slope / steepness
             direction /= np.linalg.norm(direction)
     return best
 

@@ -271,12 +271,13 @@ def draw_certificates(tables: dict[str, Table], _: Results):
         return None
     rows, settings = (tables[name].frame for name in ("certificates_attacked", "certificates"))
     rows, settings = (frame[frame.dataset == layout.SUBTASK] for frame in (rows, settings))
-    trainings = list(rows.groupby(["learning_rate", "epochs", "batch_size", "shaping"], sort=True))[:3]
+    setting = ["learning_rate", "epochs", "batch_size", "shaping", "network", "optimizer", "decay"]
+    trainings = list(rows.groupby(setting, sort=True))[:3]
     if not trainings:
         return None
     figure, axes = plotting.panels(3, 2, width=3.0, height=2.7)
     counts = sorted(rows.poisons.unique())
-    for axis, ((rate, epochs, _, text), group) in zip(axes[0], trainings):
+    for axis, ((rate, epochs, _, text, *_), group) in zip(axes[0], trainings):
         axis.fill_between(group.poisons, group.certified_acc, group.attacked_acc, color="0.9", lw=0)
         axis.plot(group.poisons, group.attacked_acc, label="worst attack", **look(2))
         axis.plot(group.poisons, group.certified_acc, label="certified", **look(1))
@@ -291,8 +292,11 @@ def draw_certificates(tables: dict[str, Table], _: Results):
         axis.set_xticks(counts, [f"{count:g}" for count in counts], rotation=60)
         axis.minorticks_off()
         axis.legend(fontsize=7, loc="lower left")
-    middle, high = (counts[int(part * (len(counts) - 1))] for part in (0.4, 0.9))
-    for axis, count in zip(axes[1, 1:], (middle, high)):
+    certified = [count for count in counts if f"certified_at_{count:g}" in settings]
+    chosen = dict.fromkeys(certified[int(part * (len(certified) - 1))] for part in (0.4, 0.9) if certified)
+    for axis in axes[1, 1 + len(chosen) :]:
+        axis.set_axis_off()
+    for axis, count in zip(axes[1, 1:], chosen):
         column = f"certified_at_{count:g}"
         for index, (kind, group) in enumerate(settings.groupby("certificate")):
             axis.plot(group.clean_acc, group[column], label=kind, **look(index, ls="", ms=3))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 
 import pandas as pd
@@ -70,8 +71,13 @@ def add(file: Path, found: list[dict]) -> None:
         frame.astype(dict.fromkeys(whole, "Int64")).to_csv(stream, index=False, lineterminator="\n")
 
 
-def has(known: pd.DataFrame, settings: dict, poisons: list[int]) -> bool:
-    """Whether lines of these settings and of all these numbers of poisons are there; what is not set is None."""
+def has(known: pd.DataFrame, settings: dict, poisons: list[int], attacks: list[str] | None = None) -> bool:
+    """Whether lines of these settings, of all these numbers of poisons and of all these attacks, if any, are there.
+
+    What is not set is None.
+    """
     for name, value in settings.items():
         known = known[known[name].isna() if value is None else known[name] == value]
-    return set(poisons) <= set(known.poisons)
+    if attacks is None:
+        return set(poisons) <= set(known.poisons)
+    return set(itertools.product(attacks, poisons)) <= set(zip(known.attack, known.poisons))

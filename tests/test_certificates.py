@@ -181,6 +181,33 @@ def test_a_training_that_the_proof_does_not_hold_for_is_refused(changes, why):
         stability.Trainings(small(classes=3), [training()])
 
 
+def test_trainings_keep_their_own_certificates_and_rows_that_cannot_be_computed_with_are_refused():
+    alike = [training(clip_norm) for clip_norm in (0.5, 0.5, 0.01)]
+    found = list(stability.certificates(stability.Trainings(small(), alike), [2, 3]))
+    assert [one.shaping.clip_norm for one, epochs, averaged, _ in found if epochs == 3 and averaged] == [0.5, 0.5, 0.01]
+    for _one, _epochs, _, certified in found:
+        assert np.linalg.norm(certified.u) <= certified.reach * ROWS / 2 * (1 + 1e-5)  # as if all rows were inserted
+    for value in (1e16, np.inf, np.nan):
+        rows = (np.array([0]), np.full((1, FEATURES), value, np.float32), np.array([1]))
+        with pytest.raises(BadInput, match="no number, or beyond 1e"):
+            stability.substituted(SMALL, [rows])
+        poisoned = replace(small(), x_train=np.full((ROWS, FEATURES), value, np.float32))
+        for train in (
+            lambda data: stability.Trainings(data, [training()]),
+            lambda data: partition.votes(data, "lr", "sgd", UNDEFENDED, 0.1, 1, 3, 1, SEED, ""),
+            lambda data: noisy.models(data, vote(), 2),
+        ):
+            with pytest.raises(BadInput, match="no number, or beyond 1e"):
+                train(poisoned)
+
+
+def test_the_costliest_direction_is_one_where_every_row_is_far_on_its_side():
+    far = replace(SMALL, x_train=SMALL.x_train + (2 * SMALL.y_train - 1)[:, np.newaxis].astype(np.float32) * 100)
+    certified = stability.Certificate(np.array([1e3, 1e3, 0.0]), 1e-3)
+    sets = substitution.pushes(far, np.full(FEATURES, 0.5), certified, 2)
+    assert all(np.isfinite(x).all() for _, x, _ in sets.values())
+
+
 def test_rows_are_centred_on_trusted_rows_alone(subtask):
     centred = stability.centred(subtask)
     trusted = subtask.held_out[0][:200]
@@ -328,7 +355,7 @@ def test_a_radius_holds_the_interval_of_the_vote():
     votes = np.zeros((1000, 3), int)
     votes[:500, 1], votes[:10, 2] = 1, 1
     winner, radii = noisy.radii(votes, vote(100.0, 1.0, 1), range(1, 200), 0.999)
-    least = stats.binomtest(1000, 1000).proportion_ci(0.998, "exact").low  # one-sided at 0.999
+    least = stats.binomtest(1000, 1000).proportion_ci(0.999, "exact").low
     assert winner.tolist() == [0, 0, 0] and radii[1] == -1 and radii[0] > radii[2] > 0
     assert radii[0] == np.floor(stats.norm.ppf(least) * 100 / 2)
     assert noisy.radii(votes, vote(0.1, 1 / 36, 1440), [1, 2], 0.999)[1].tolist() == [0, -1, 0]  # the paper's noise
@@ -393,8 +420,16 @@ def test_the_report_sets_certificates_beside_attacks(workplace):
     attacks = (*CERTIFY, "--certificate", "stability", "--attacks", "--epochs", "1", "--poison-file", SLABS)
     workplace.succeed(*attacks, "--shaping", "0.1", "--poisons", "540")
     found = {path: pd.read_csv(io.BytesIO(text)) for path, text in workplace.written().items()}
+    again = workplace.succeed(*attacks[:-2], "--shaping", "0.1", "--poisons", "540")
+    other = SLABS.parents[1] / "slabs-release" / SLABS.name
+    assert "finished before" in again.stderr
+    more = workplace.succeed(*attacks, other, "--shaping", "0.1", "--poisons", "540")
+    assert "finished before" not in more.stderr
+    found = {path: pd.read_csv(io.BytesIO(text)) for path, text in workplace.written().items()}
     of_attacks = found["certificates/fashion_mnist_3_4.1.0_attacks.csv"]
-    assert set(of_attacks.attack) == {*substitution.BUILT_IN, "slabs"} and (of_attacks.broken == 0).all()
+    assert (
+        set(of_attacks.attack) == {*substitution.BUILT_IN, "slabs", "slabs-release"} and (of_attacks.broken == 0).all()
+    )
 
     workplace.succeed("python3", "report.py")
     table = pd.read_csv(workplace.results / "tables/certificates.csv")
@@ -415,6 +450,7 @@ def test_the_report_sets_certificates_beside_attacks(workplace):
         (("stability", "--shaping", "1", "--network", "shallow-mlp"), "has hidden layers"),
         (("stability", "--shaping", "1", "--poisons", "10801"), "has 10800 training rows"),
         (("partition", "--parts", "10801"), "10801 buckets for 10800 rows"),
+        (("partition", "--network", "badnet"), "train one at a time"),
         (("partition", "--attacks"), "of a stability certificate"),
         (("stability", "--shaping", "1", "--unanimous"), "of a noisy vote"),
         (("noisy", "--shaping", "1"), "not a clip norm with noise"),

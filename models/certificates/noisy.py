@@ -31,6 +31,7 @@ from models.later import tf
 from models.shaping import Shaping
 
 ORDERS = (1.01, 1.03, 1.1, 1.2, 1.35, 1.5, 1.75, 2, 2.5, 3, 4, 5, 6, 8, 10, 13, 16, 20, 26, 32, 48, 64, 96, 128, 256)
+LONGEST = 500_000  # steps of an integral; where it takes more, nothing is certified
 STEP = 0.2  # of an integral over Gaussians of width 1: the sum over such steps is one to the last digit
 ROWS = 4096  # a product: the models' margins on so many rows are in memory
 
@@ -68,6 +69,7 @@ def models(dataset: Dataset, noisy: Noisy, count: int) -> np.ndarray:
 
     dataset: of two classes, centred.
     """
+    stability.check_range(dataset.x_train)
     x = tf.constant(extend(dataset.x_train), tf.float32)
     signs = tf.constant(2 * dataset.y_train - 1, tf.float32)
     norms = tf.norm(x, axis=1)
@@ -109,6 +111,8 @@ def divergences(noisy: Noisy, rows: int) -> tuple[np.ndarray, np.ndarray]:
     shifts, both = counts / noisy.noise_multiplier, []
     for order_of_with, order_of_without in ((orders, 1 - orders), (1 - orders, orders)):
         reach = max(ORDERS) * shifts.max() + 12
+        if 2 * reach / STEP > LONGEST:
+            return (np.full(len(ORDERS), np.inf),) * 2
         line = np.arange(-reach, reach, STEP)
         without = stats.norm.logpdf(line)
         mixed = np.full(len(line), -np.inf)
@@ -139,13 +143,14 @@ def radii(votes: np.ndarray, noisy: Noisy, rows: Sequence[int], confidence: floa
     """The winner of the vote on every row, int [rows], and its radius as far as `rows` says, int [rows].
 
     votes: int [models, rows], classes 0 and 1; rows: numbers of substituted rows, ascending; confidence: with which
-    a radius holds, e.g. 0.999, over the draw of the models. -1 where the winner itself is not certain.
+    a radius holds, e.g. 0.999, over the draw of the models (both ends count, since the same votes say who wins). -1
+    where the winner itself is not certain.
     """
     count = len(votes)
     for_one = votes.sum(0)
     winner = (for_one > count / 2).astype(int)
     wins = np.where(winner == 1, for_one, count - for_one)
-    least = stats.beta.ppf(1 - confidence, wins, count - wins + 1)
+    least = stats.beta.ppf((1 - confidence) / 2, wins, count - wins + 1)
     found = np.where(least > 0.5, 0, -1)
     for number in rows:
         stays = (found >= 0) & (certain(least, noisy, number) > 0.5)

@@ -18,6 +18,7 @@ import numpy as np
 from command_line import Progress, refuse
 from datasets import TRUSTED, Dataset
 from models import minibatches
+from models.certificates.stability import check_range
 from models.minibatches import Rows
 from models.shaping import Shaping
 
@@ -53,6 +54,7 @@ def votes(
     """
     from models import networks, stack
 
+    check_range(dataset.x_train)
     bucket, members = buckets(len(dataset.y_train), parts, spread, seed), assignment(parts, spread, seed)
     model = networks.build(network, dataset.shape, dataset.classes, seed)
     engine = stack.Stack(model, [shaping] * GROUP, optimizer, learning_rate, seed, dataset.held_out)

@@ -1,8 +1,9 @@
 """The stability of clipped SGD: how far r substituted rows can move a logistic regression of two classes.
 
-Let u = w_1 - w_0 be the difference of the two classes' weights and x~ = (x, 1). A step of SGD on batch B moves u by the
-mean over B of the rows' clipped gradients. One row contributes at most sqrt(2) eta C / b to it, so a substituted one at
-most twice as much; and a step on the rows that both trainings share brings two models no further apart, as long as
+Let u = w_1 - w_0 be the difference of the two classes' weights and x~ = (x, 1). A step of SGD on batch B moves w_0 and
+w_1 against eta times the mean over B of the rows' clipped gradients, and u by the difference of both. One row
+contributes at most sqrt(2) eta C / b to it, so a substituted one at most twice as much; and a step on the rows that
+both trainings share brings two models no further apart, as long as
 
     eta * mean over the batch of |x~|^2 <= 4                                                    (non-expansive)
 
@@ -32,6 +33,7 @@ from models.protocols import NETWORKS
 from models.shaping import Shaping
 
 LARGEST_STEP = 4.0  # of eta * mean |x~|^2: a row's loss is |x~|^2 / 4 smooth in w_1 for itself, twice that in u
+LARGEST_FEATURE = 1e15  # of a row, clean or not: the squares of larger ones leave float32
 ROUNDING = 1e-4  # of |u|: what float32 may move a model by; tests find a tenth of that
 
 
@@ -65,7 +67,7 @@ class Certificate:
         """The radius of the prediction of every row, int64 [rows]; x: float [rows, ...], centred as in training."""
         extended = extend(x)
         slack = np.abs(extended @ self.u) / np.linalg.norm(extended, axis=1) - ROUNDING * np.linalg.norm(self.u)
-        return np.ceil(slack / self.reach).astype(np.int64) - 1
+        return np.maximum(np.ceil(slack / self.reach).astype(np.int64) - 1, -1)
 
     def predict(self, x: np.ndarray) -> np.ndarray:
         """The class of every row, int [rows]."""
@@ -115,6 +117,12 @@ def check(training: Training, dataset: Dataset) -> None:
         refuse(f"--decay {training.decay}: a factor above 1 moves models apart; give one above 0 and up to 1")
 
 
+def check_range(x: np.ndarray) -> None:
+    """Refuse rows with features that are no numbers or too large to compute with: no certificate covers them."""
+    if not np.abs(x).max(initial=0) <= LARGEST_FEATURE:
+        refuse(f"a training row has a feature that is no number, or beyond {LARGEST_FEATURE:g}; leave such rows out")
+
+
 def check_convex(network: str, dataset: Dataset) -> None:
     """Refuse all but a logistic regression of two classes."""
     if NETWORKS[network].filters or NETWORKS[network].hidden:
@@ -154,7 +162,8 @@ class Trainings:
         """dataset: centred; alike: as many as there are replicas, of one learning rate, batch size, seed and decay."""
         from models import networks, stack
 
-        self.dataset, self.one = dataset, alike[0]
+        self.dataset, self.alike, self.one = dataset, alike, alike[0]
+        check_range(dataset.x_train)
         for training in alike:
             check(training, dataset)
         model = networks.build(self.one.network, dataset.shape, dataset.classes, self.one.seed)
@@ -194,18 +203,18 @@ class Trainings:
         return float(np.mean(ends)) if averaged else ends[-1]
 
 
-def certificates(trainings: Trainings, clip_norms: list[float], epochs: list[int]) -> Iterator[tuple]:
-    """Train once and yield (clip norm, epochs, averaged, `Certificate`) of each of them, of the last model and of the
-    mean over epochs.
+def certificates(trainings: Trainings, epochs: list[int]) -> Iterator[tuple]:
+    """Train once and yield (`Training`, epochs, averaged, `Certificate`) of each training and number of epochs, of the
+    last model and of the mean over epochs.
     """
     total = 0.0
     for epoch, u in enumerate(trainings.epochs(max(epochs)), 1):
         total = total + u
         if epoch in epochs:
-            for replica, clip_norm in enumerate(clip_norms):
+            for replica, one in enumerate(trainings.alike):
                 for averaged, models in ((False, u), (True, total / epoch)):
-                    reach = trainings.reach(clip_norm, epoch, averaged)
-                    yield clip_norm, epoch, averaged, Certificate(models[replica], reach)
+                    reach = trainings.reach(one.shaping.clip_norm, epoch, averaged)
+                    yield one, epoch, averaged, Certificate(models[replica], reach)
 
 
 def substituted(dataset: Dataset, sets: list[tuple[np.ndarray, np.ndarray, np.ndarray]]) -> minibatches.Rows:
@@ -216,6 +225,7 @@ def substituted(dataset: Dataset, sets: list[tuple[np.ndarray, np.ndarray, np.nd
     """
     clean = len(dataset.y_train)
     x = np.concatenate([dataset.x_train, *(x for _, x, _ in sets)])
+    check_range(x)
     y = np.concatenate([dataset.y_train, *(y for _, _, y in sets)])
     slots = np.concatenate([np.arange(clean), *(rows for rows, _, _ in sets)])
     weight, first = np.zeros((len(y), len(sets)), np.float32), clean
