@@ -151,21 +151,24 @@ def test_checks_at_one_dose_fail_where_the_shaped_model_is_no_other(line):
 
 
 def test_checks_of_doses_pass_as_rarely_as_they_say_where_both_models_fall_at_the_same():
-    """All lines: each is a query and `ratio_low > 1` of the same table."""
-    random, (line, *others) = np.random.default_rng(3), lines("half_doses")
-    assert {other.passes for other in others} == {line.passes}
-    radii, passed = np.array([1, 1.6, 2, 2.4, 2.8, 3.3, 4, 5]), []
-    (row,) = kept_table("half_doses").frame.query("dataset == 'purchases-cj'").assign(first_data=True).query(
-        line.rows
-    ).to_dict("records")  # fmt: skip
+    """All lines: each is a query and one of two rules of the same table."""
+    random, line_of = np.random.default_rng(3), {line.passes: line for line in lines("half_doses")}
+    assert set(line_of) == {"ratio_low > 1", "difference_high < 0"}
+    radii, passed = np.array([1, 1.6, 2, 2.4, 2.8, 3.3, 4, 5]), {rule: [] for rule in line_of}
+    kept = kept_table("half_doses").frame
+    row_of = {rule: kept.assign(first_data=kept.dataset == "purchases-cj").query(line.rows).iloc[0].to_dict()
+              for rule, line in line_of.items()}  # fmt: skip
     for _ in range(60):
-        halves = []
+        halves, shares = [], []
         for _ in range(2):  # undefended and shaped: targets of a dose of their own, and luck beside
             thresholds = 2.2 * np.exp(0.4 * random.normal(size=(40, 1)))
             hits = radii > thresholds * np.exp(0.1 * random.normal(size=(40, 8)))
             drawn = random.integers(0, 40, (400, 40))
             counts = np.stack([np.bincount(draw, minlength=40) for draw in drawn])
-            halves.append(doses.half_dose(radii, counts @ hits.astype(float), 40))
-        low, high = np.quantile(halves[1] / halves[0], [0.025, 0.975])
-        passed += passes(line, Table("half_doses", [], pd.DataFrame([{**row, "ratio_low": low, "ratio_high": high}])))
-    assert len(passed) == 60 and np.mean(passed) <= 0.05
+            found = doses.over_draws(radii, hits.astype(float), counts)
+            halves.append(found[0]), shares.append(found[1])
+        measured = {**doses.interval("ratio", halves[1] / halves[0])}
+        measured |= doses.interval("difference", shares[1] - shares[0])
+        for rule, line in line_of.items():
+            passed[rule] += passes(line, Table("half_doses", [], pd.DataFrame([{**row_of[rule], **measured}])))
+    assert all(len(found) == 60 and np.mean(found) <= 0.05 for found in passed.values())
