@@ -177,7 +177,7 @@ def noisies(options, dataset):
         )  # fmt: skip
 
         def measure(_, settings=settings, noise=noise):
-            x, y = tested(dataset)
+            x, y = certificates.tested(dataset)
             if options.unanimous:
                 votes, y = np.zeros((options.models, len(y)), int), np.zeros(len(y), int)
             else:
@@ -201,17 +201,9 @@ def setting(options, dataset, certificate: str, text: str, seed: int, **more) ->
 # --- measuring ---
 
 
-def tested(dataset) -> tuple[np.ndarray, np.ndarray]:
-    """The test rows and, behind them, the held-out ones by which settings may be chosen."""
-    if dataset.held_out is None:
-        return dataset.x_test, dataset.y_test
-    x, y = (values[datasets.TRUSTED :] for values in dataset.held_out)
-    return np.concatenate([dataset.x_test, x]), np.concatenate([dataset.y_test, y])
-
-
 def lines(options, settings: dict, dataset, winner: np.ndarray, radii: np.ndarray, y=None) -> list[dict]:
-    """A line for each r, by FRONTIER; winner, radii: of the rows of `tested`."""
-    right = winner == (tested(dataset)[1] if y is None else y)
+    """A line for each r, by FRONTIER; winner, radii: of the rows of `models.certificates.tested`."""
+    right = winner == (certificates.tested(dataset)[1] if y is None else y)
     test, held_out = slice(None, len(dataset.y_test)), slice(len(dataset.y_test), None)
     found = [{**settings, "poisons": count, "clean_acc": right[test].mean()} for count in options.poisons]
     for name, part in (("certified_acc", test), ("held_out_certified_acc", held_out)):
@@ -225,7 +217,7 @@ def lines(options, settings: dict, dataset, winner: np.ndarray, radii: np.ndarra
 
 def certify(options, dataset, alike: list[stability.Training], settings: list[dict]) -> list[dict]:
     """The lines of a stack of trainings that differ in their clip norm."""
-    x, y = tested(dataset)
+    x, y = certificates.tested(dataset)
     found = []
     for one, epochs, averaged, certificate in stability.certificates(
         stability.Trainings(dataset, alike), options.epochs

@@ -44,17 +44,12 @@ def read(file: Path) -> pd.DataFrame:
 
 def read_all() -> tuple[pd.DataFrame, pd.DataFrame, list[tuple[Path, str]]]:
     """The lines of all files, the certificates' and the attacks', with the file as `source`, and the damaged files."""
-    frames, left_out = {True: [], False: []}, []
-    for file in sorted((layout.RESULTS / "certificates").glob("*.csv")):
-        try:
-            frame = read(file).assign(source=str(file.relative_to(layout.RESULTS)))
-            frames[columns_of(file) is ATTACKED].append(frame)
-        except Unreadable as error:
-            left_out.append((file, str(error)))
-    both = [
-        pd.concat(frames[kind], ignore_index=True) if frames[kind] else pd.DataFrame(columns=[*columns, "source"])
-        for kind, columns in ((False, FRONTIER), (True, ATTACKED))
-    ]
+    paths = list((layout.RESULTS / "certificates").glob("*.csv"))
+    both, left_out = [], []
+    for columns in (FRONTIER, ATTACKED):
+        frame, damaged = lines.read_all([file for file in paths if columns_of(file) is columns], read, columns)
+        both.append(frame)
+        left_out += damaged
     return *both, left_out
 
 

@@ -36,4 +36,4 @@ def read(path: Path) -> pd.DataFrame:
 
 def read_all() -> tuple[pd.DataFrame, list[tuple[Path, str]]]:
     """Those of all files, and the damaged ones (`results.lines.read_all`)."""
-    return lines.read_all(layout.described_folder(), read, COLUMNS)
+    return lines.read_all(layout.described_folder().glob("*.csv"), read, COLUMNS)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import pandas as pd
@@ -20,14 +20,14 @@ def read(path: Path) -> pd.DataFrame:
 
 
 def read_all(
-    folder: Path, read_one: Callable[[Path], pd.DataFrame], columns: list[str]
+    paths: Iterable[Path], read_one: Callable[[Path], pd.DataFrame], columns: list[str]
 ) -> tuple[pd.DataFrame, list[tuple[Path, str]]]:
-    """The lines of all files of a folder, with the file as `source`, and the files that are damaged, with the reason.
+    """The lines of all these files, with the file as `source`, and the files that are damaged, with the reason.
 
     read_one: gives a file's lines, by `columns`, or raises `Unreadable`.
     """
     found, left_out = [], []
-    for path in sorted(folder.glob("*.csv")):
+    for path in sorted(paths):
         try:
             found.append(read_one(path).assign(source=str(path.relative_to(layout.RESULTS))))
         except Unreadable as error:

@@ -15,6 +15,16 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from datasets import TRUSTED, Dataset
+
+
+def tested(dataset: Dataset) -> tuple[np.ndarray, np.ndarray]:
+    """The test rows and labels and, behind them, the held-out ones that no one trusts, by which settings are chosen."""
+    if dataset.held_out is None:
+        return dataset.x_test, dataset.y_test
+    x, y = (values[TRUSTED:] for values in dataset.held_out)
+    return np.concatenate([dataset.x_test, x]), np.concatenate([dataset.y_test, y])
+
 
 def certified_accuracies(right: np.ndarray, radii: np.ndarray, poisons: Sequence[int]) -> np.ndarray:
     """The share of rows that are classified correctly and stay so under any r substitutions, for each r of `poisons`.

@@ -16,8 +16,9 @@ from functools import partial
 import numpy as np
 
 from command_line import Progress, refuse
-from datasets import TRUSTED, Dataset
+from datasets import Dataset
 from models import minibatches
+from models.certificates import tested
 from models.certificates.stability import check_range
 from models.minibatches import Rows
 from models.shaping import Shaping
@@ -47,8 +48,7 @@ def votes(
     dataset: Dataset, network: str, optimizer: str, shaping: Shaping, learning_rate: float, steps: int, parts: int,
     spread: int, seed: int, label: str,
 ) -> np.ndarray:  # fmt: skip
-    """Train the models and return the class that each gives the test rows and, behind them, the held-out ones that no
-    one trusts, int8 [parts * spread, rows].
+    """Train the models and return the class that each gives the rows of `tested`, int8 [parts * spread, rows].
 
     shaping: what each model does to its gradients; steps: each of all rows of a model.
     """
@@ -59,9 +59,7 @@ def votes(
     model = networks.build(network, dataset.shape, dataset.classes, seed)
     engine = stack.Stack(model, [shaping] * GROUP, optimizer, learning_rate, seed, dataset.held_out)
     batches = partial(minibatches.shuffled, batch_size=len(dataset.y_train), seed=seed)
-    x = dataset.x_test
-    if dataset.held_out is not None:
-        x = np.concatenate([x, dataset.held_out[0][TRUSTED:]])
+    x, _ = tested(dataset)
     x = x.reshape(len(x), -1)
     found, groups = [], range(0, len(members), GROUP)
     progress = Progress(label, len(groups), unit="group")
