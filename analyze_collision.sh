@@ -9,7 +9,8 @@
 # Results: results/analysis/collision/<pairs>[_retrain]/<dataset>/alpha_<alpha>/<model>/{analysis_results,mextracts_epoch,aextracts_epoch,
 # sextracts_epoch}.csv, and a figure over all alphas beside them. What is finished is not run again.
 set -euo pipefail
-cd "$(dirname "${BASH_SOURCE[0]}")"
+cd -- "$(dirname -- "$(readlink -f -- "${BASH_SOURCE[0]}")")"
+. ./common.bash
 
 if [[ $# -ne 2 || ! $1 =~ ^(subtask|fashion_mnist)$ || ! $2 =~ ^(one|multi)$ ]]; then
     echo "usage: ./analyze_collision.sh {subtask|fashion_mnist} {one|multi}" >&2
@@ -17,15 +18,12 @@ if [[ $# -ne 2 || ! $1 =~ ^(subtask|fashion_mnist)$ || ! $2 =~ ^(one|multi)$ ]];
 fi
 
 # Settings; each can be given in the environment
-read -ra ALPHAS <<< "${ALPHAS:-0.1 0.2 0.4 0.6 0.8 1.0}"      # the share of the other class's row
+words ALPHAS "0.1 0.2 0.4 0.6 0.8 1.0"                        # the share of the other class's row
 SCRATCH=${SCRATCH:-0}
 SEED=${SEED:-215}
 DUMP=${DUMP:-npz}                                             # or csv: the paper's layout of the recorded gradients
-export PYTHON=${PYTHON:-$([[ -x .venv/bin/python ]] && echo .venv/bin/python || echo python3)}
-if [[ ! $SCRATCH =~ ^[01]$ ]]; then
-    echo "error: SCRATCH=$SCRATCH: give 0, to re-train the trained network, or 1, to train from initial weights" >&2
-    exit 2
-fi
+use_python
+[[ $SCRATCH =~ ^[01]$ ]] || refuse "SCRATCH=$SCRATCH: give 0, to re-train the trained network, or 1, to train from initial weights"
 case $1-$SCRATCH in
     subtask-*) network=lr epochs=40 start=() ;;
     fashion_mnist-0) network=shallow-mlp epochs=20 start=(--retrain) ;;
@@ -33,8 +31,8 @@ case $1-$SCRATCH in
 esac
 [[ -z ${GPU:-} ]] || start+=(--gpu "$GPU")               # a CUDA device; any, or the CPU, without
 
-files=$("$PYTHON" -m poisons.watermark --dataset "$1" --pairs "$2" --alpha "${ALPHAS[@]}")
+files=$(python -m poisons.watermark --dataset "$1" --pairs "$2" --alpha "${ALPHAS[@]}")
 mapfile -t poisons <<< "$files"
-"$PYTHON" train.py --dataset "$1" --network "$network" --poison "${poisons[@]}" --epochs "${EPOCHS:-$epochs}" \
+python train.py --dataset "$1" --network "$network" --poison "${poisons[@]}" --epochs "${EPOCHS:-$epochs}" \
     --seed "$SEED" "${start[@]}" --record --dump "$DUMP"
-"$PYTHON" analyze_gradients.py "${RESULTS:-results}/analysis/collision"
+python analyze_gradients.py -- "${RESULTS:-results}/analysis/collision"

@@ -9,7 +9,8 @@
 # Results: results/analysis/insertion/<dataset>/<label>_<ratio>_<patch>/<model>/{analysis_results,mextracts_epoch,aextracts_epoch,
 # sextracts_epoch}.csv, and a figure over all patches beside them. What is finished is not run again.
 set -euo pipefail
-cd "$(dirname "${BASH_SOURCE[0]}")"
+cd -- "$(dirname -- "$(readlink -f -- "${BASH_SOURCE[0]}")")"
+. ./common.bash
 
 if [[ $# -ne 2 || $1 != fashion_mnist ]]; then
     echo "usage: ./analyze_insertion.sh fashion_mnist <gpu>" >&2
@@ -17,17 +18,17 @@ if [[ $# -ne 2 || $1 != fashion_mnist ]]; then
 fi
 
 # Settings; each can be given in the environment
-read -ra PATCHES <<< "${PATCHES:-1 4 7 10 14}"                # sides of the white square, pixels
+words PATCHES "1 4 7 10 14"                                   # sides of the white square, pixels
 NETWORK=${NETWORK:-badnet}
 LABEL=${LABEL:-4}
 RATIO=${RATIO:-0.01}
 EPOCHS=${EPOCHS:-40}
 SEED=${SEED:-215}
 DUMP=${DUMP:-npz}                                             # or csv: the paper's layout of the recorded gradients
-export PYTHON=${PYTHON:-$([[ -x .venv/bin/python ]] && echo .venv/bin/python || echo python3)}
+use_python
 
-files=$("$PYTHON" -m poisons.backdoor --dataset "$1" --label "$LABEL" --ratio "$RATIO" --patch "${PATCHES[@]}" --seed "$SEED")
+files=$(python -m poisons.backdoor --dataset "$1" --label "$LABEL" --ratio "$RATIO" --patch "${PATCHES[@]}" --seed "$SEED")
 mapfile -t poisons <<< "$files"
-"$PYTHON" train.py --dataset "$1" --network "$NETWORK" --gpu "$2" --poison "${poisons[@]}" --epochs "$EPOCHS" --seed "$SEED" \
+python train.py --dataset "$1" --network "$NETWORK" --gpu "$2" --poison "${poisons[@]}" --epochs "$EPOCHS" --seed "$SEED" \
     --retrain --record --dump "$DUMP"
-"$PYTHON" analyze_gradients.py "${RESULTS:-results}/analysis/insertion"
+python analyze_gradients.py -- "${RESULTS:-results}/analysis/insertion"

@@ -8,7 +8,8 @@
 # Results: results/analysis/ipoisoning/<attack>/<poison set>/<model>/{analysis_results,mextracts_epoch,aextracts_epoch,sextracts_epoch}.csv
 # and gradients.png. What is finished is not run again.
 set -euo pipefail
-cd "$(dirname "${BASH_SOURCE[0]}")"
+cd -- "$(dirname -- "$(readlink -f -- "${BASH_SOURCE[0]}")")"
+. ./common.bash
 
 if [[ $# -ne 1 ]]; then
     echo "usage: ./analyze_ipoisoning.sh <data set>        e.g. subtask" >&2
@@ -21,23 +22,23 @@ case $1 in
 esac
 
 # Settings; each can be given in the environment
-read -ra ATTACKS <<< "${ATTACKS:-$attacks}"
-read -ra RATIOS <<< "${RATIOS:-0.4}"
-read -ra NORMCLP <<< "${NORMCLP:-4}"
+words ATTACKS "$attacks"
+words RATIOS "0.4"
+words NORMCLP "4"
 SHAPINGS=${SHAPINGS:-}                                        # instead: a list as train.py --shaping takes it
 NETWORK=${NETWORK:-$network}
 EPOCHS=${EPOCHS:-$epochs}                                     # the paper's, without
 SEED=${SEED:-215}
 DUMP=${DUMP:-npz}                                             # or csv: the paper's layout of the recorded gradients
-export PYTHON=${PYTHON:-$([[ -x .venv/bin/python ]] && echo .venv/bin/python || echo python3)}
+use_python
 shaping=(--undefended --clip-norm "${NORMCLP[@]}")
 if [[ -n $SHAPINGS ]]; then
-    read -ra shapings <<< "$SHAPINGS"
-    shaping=(--shaping "${shapings[@]}")
+    words SHAPINGS
+    shaping=(--shaping "${SHAPINGS[@]}")
 fi
 
-files=$("$PYTHON" -m poisons --attack "${ATTACKS[@]}" --dataset "$1" --ratio "${RATIOS[@]}" --seed "$SEED")
+files=$(python -m poisons --attack "${ATTACKS[@]}" --dataset "$1" --ratio "${RATIOS[@]}" --seed "$SEED")
 mapfile -t poisons <<< "$files"
-"$PYTHON" train.py --dataset "$1" --network "$NETWORK" --poison "${poisons[@]}" --seed "$SEED" "${shaping[@]}" --record --dump "$DUMP" \
+python train.py --dataset "$1" --network "$NETWORK" --poison "${poisons[@]}" --seed "$SEED" "${shaping[@]}" --record --dump "$DUMP" \
     ${EPOCHS:+--epochs "$EPOCHS"}
-"$PYTHON" analyze_gradients.py "${RESULTS:-results}/analysis/ipoisoning"
+python analyze_gradients.py -- "${RESULTS:-results}/analysis/ipoisoning"

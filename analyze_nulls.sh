@@ -8,7 +8,8 @@
 # 20 to 40 draws of the duplicated rows, as one stack where they are few.
 # Results: results/analysis/nulls/<data set>_<network>_<start>_<duplicates>_<shaping>.csv. What is finished is not run again.
 set -euo pipefail
-cd "$(dirname "${BASH_SOURCE[0]}")"
+cd -- "$(dirname -- "$(readlink -f -- "${BASH_SOURCE[0]}")")"
+. ./common.bash
 
 if [[ $# -ne 1 || ! $1 =~ ^(subtask|fashion_mnist|purchases)$ ]]; then
     echo "usage: ./analyze_nulls.sh {subtask|fashion_mnist|purchases}" >&2
@@ -16,12 +17,12 @@ if [[ $# -ne 1 || ! $1 =~ ^(subtask|fashion_mnist|purchases)$ ]]; then
 fi
 
 # Settings; each can be given in the environment
-read -ra NETWORKS <<< "${NETWORKS:-shallow-mlp badnet}"       # of fashion_mnist
+words NETWORKS "shallow-mlp badnet"                           # of fashion_mnist
 BADNET_EPOCHS=${BADNET_EPOCHS:-10}                            # a quarter of the analysis: 20 trainings without a stack
 SEED=${SEED:-215}
-export PYTHON=${PYTHON:-$([[ -x .venv/bin/python ]] && echo .venv/bin/python || echo python3)}
+use_python
 
-nulls() { "$PYTHON" analyze_nulls.py --dataset "$data" --seed "$SEED" "$@"; }
+nulls() { python analyze_nulls.py --dataset "$data" --seed "$SEED" "$@"; }
 data=$1
 case $1 in
     subtask)

@@ -8,7 +8,8 @@
 # Results: results/analysis/tpoisoning/clean-labels/<data>/<model>/{analysis_results,mextracts_epoch,aextracts_epoch,sextracts_epoch,poison}.csv
 # and gradients.png. What is finished is not run again.
 set -euo pipefail
-cd "$(dirname "${BASH_SOURCE[0]}")"
+cd -- "$(dirname -- "$(readlink -f -- "${BASH_SOURCE[0]}")")"
+. ./common.bash
 
 if [[ $# -ne 1 || $1 != purchases ]]; then
     echo "usage: ./analyze_tpoisoning.sh purchases" >&2
@@ -17,12 +18,12 @@ fi
 
 # Settings; each can be given in the environment
 NETWORK=${NETWORK:-lr}
-read -ra SHAPINGS <<< "${SHAPINGS:-undefended 0.1 4 4:0.025}"
+words SHAPINGS "undefended 0.1 4 4:0.025"
 TARGETS=${TARGETS:-100}                                       # at most so many are tried
 POISONS=${POISONS:-100}
 EPOCHS=${EPOCHS:-50}
-export PYTHON=${PYTHON:-$([[ -x .venv/bin/python ]] && echo .venv/bin/python || echo python3)}
+use_python
 
-"$PYTHON" attack_targets.py --dataset "$1" --network "$NETWORK" --mode oneshot --shaping "${SHAPINGS[@]}" --targets "$TARGETS" \
+python attack_targets.py --dataset "$1" --network "$NETWORK" --mode oneshot --shaping "${SHAPINGS[@]}" --targets "$TARGETS" \
     --poisons "$POISONS" --epochs "$EPOCHS" --record
-"$PYTHON" analyze_gradients.py "${RESULTS:-results}/analysis/tpoisoning"
+python analyze_gradients.py -- "${RESULTS:-results}/analysis/tpoisoning"

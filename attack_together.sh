@@ -7,7 +7,8 @@
 # Results: results/tpoisoning/<attack>/multipoison/<data>/<model>/<budget>_radius_<distance>/attack_w_<target>.csv;
 # python3 report.py makes results/tables/together.csv of them. What is finished is not run again.
 set -euo pipefail
-cd "$(dirname "${BASH_SOURCE[0]}")"
+cd -- "$(dirname -- "$(readlink -f -- "${BASH_SOURCE[0]}")")"
+. ./common.bash
 
 if [[ $# -ne 1 ]]; then
     echo "usage: ./attack_together.sh <data set>        e.g. purchases" >&2
@@ -16,15 +17,15 @@ fi
 
 # Settings; each can be given in the environment
 RADIUS=${RADIUS:-2}                                           # here one poison alone hits about as many as published
-read -ra ATTACKS <<< "${ATTACKS-clean-labels gradient-matching bullseye}"
-read -ra CLIPS <<< "${CLIPS-0.1 4}"                           # at the paper's rate; one by one at the undefended one, too
+words ATTACKS "${ATTACKS-clean-labels gradient-matching bullseye}"
+words CLIPS "${CLIPS-0.1 4}"                                  # at the paper's rate; one by one at the undefended one, too
 TARGETS=${TARGETS:-40}
 POISONS=${POISONS:-10}                                        # the first 1, 2, ... of them together
 EPOCHS=${EPOCHS:-50}
-export PYTHON=${PYTHON:-$([[ -x .venv/bin/python ]] && echo .venv/bin/python || echo python3)}
+use_python
 
 attack() {
-    "$PYTHON" attack_targets.py --dataset "$data" --network lr --mode multipoison \
+    python attack_targets.py --dataset "$data" --network lr --mode multipoison \
         --targets "$TARGETS" --poisons "$POISONS" --beta 0 --feature-distance 1e6 --radius "$RADIUS" \
         --epochs "$EPOCHS" "$@"
 }

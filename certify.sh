@@ -7,7 +7,8 @@
 # Results: results/certificates/<data set>_{stability,partition,noisy,attacks}.csv; python3 report.py makes their tables and figure.
 # What is finished is not run again.
 set -euo pipefail
-cd "$(dirname "${BASH_SOURCE[0]}")"
+cd -- "$(dirname -- "$(readlink -f -- "${BASH_SOURCE[0]}")")"
+. ./common.bash
 
 if [[ $# -ne 1 ]]; then
     echo "usage: ./certify.sh <data set of two classes>        e.g. subtask" >&2
@@ -15,16 +16,16 @@ if [[ $# -ne 1 ]]; then
 fi
 
 # Settings; each can be given in the environment
-read -ra POISONS <<< "${POISONS:-10 50 108 216 324 540 1080}"  # substituted rows, of 10,800
-read -ra CLIPS <<< "${CLIPS:-0.03 0.1 0.3 1 2 4}"             # of the stability certificate
-read -ra RATES <<< "${RATES:-0.01 0.06}"                 # of its learning rates
-read -ra BATCHES <<< "${BATCHES:-100 300 1080}"
+words POISONS "10 50 108 216 324 540 1080"                    # substituted rows, of 10,800
+words CLIPS "0.03 0.1 0.3 1 2 4"                              # of the stability certificate
+words RATES "0.01 0.06"                                       # of its learning rates
+words BATCHES "100 300 1080"
 DECAY=${DECAY-0.9}                                            # of the weights, each epoch, at rate 0.01 and batches of 300; none: without
-read -ra PARTS <<< "${PARTS:-50 100 200 400 1080 2160}"
-read -ra SPREAD_PARTS <<< "${SPREAD_PARTS-200 400}"           # of finite aggregation, each row in 4 models
-read -ra SHAPED_PARTS <<< "${SHAPED_PARTS-400 1080}"          # clipped within a part
-read -ra NOISY <<< "${NOISY-0.1:250 0.1:500 0.1:1000 0.1:2000}" # a single step of all rows
-read -ra NOISY_STEPS <<< "${NOISY_STEPS-1:200 1:400}"         # twenty steps of them
+words PARTS "50 100 200 400 1080 2160"
+words SPREAD_PARTS "${SPREAD_PARTS-200 400}"                  # of finite aggregation, each row in 4 models
+words SHAPED_PARTS "${SHAPED_PARTS-400 1080}"                 # clipped within a part
+words NOISY "${NOISY-0.1:250 0.1:500 0.1:1000 0.1:2000}"      # a single step of all rows
+words NOISY_STEPS "${NOISY_STEPS-1:200 1:400}"                # twenty steps of them
 PAPERS_NOISES=${PAPERS_NOISES-4:0.0025 4:0.025 4:0.1}         # what a unanimous vote would certify, for one row
 ATTACKED=${ATTACKED:-0.1 1 4}                                 # clip norms of the trainings that are attacked
 SEEDS=${SEEDS:-1 2 3}                                         # of these
@@ -32,13 +33,13 @@ SEEDS=${SEEDS:-1 2 3}                                         # of these
 FILES=${FILES-datasets/poisons/indiscriminate/slabs/fmnist_34_attack_eps10_quantile65_rho_slab.npz
     datasets/poisons/indiscriminate/slabs-release/fmnist_34_attack_eps10_quantile65_rho_slab.npz}
 CANCELING=${CANCELING-0.1}                                    # poisons per clean row of Gradient Canceling, crafted for clip 0.1; none: without
-export PYTHON=${PYTHON:-$([[ -x .venv/bin/python ]] && echo .venv/bin/python || echo python3)}
+use_python
 
-read -ra ATTACKED <<< "$ATTACKED"
-read -ra SEEDS <<< "$SEEDS"
-read -ra FILES <<< "$(tr '\n' ' ' <<< "$FILES")"
-read -ra PAPERS_NOISES <<< "$PAPERS_NOISES"
-certify() { "$PYTHON" certify.py --dataset "$data" --certificate "$1" --poisons "${POISONS[@]}" "${@:2}"; }
+words ATTACKED
+words SEEDS
+words FILES
+words PAPERS_NOISES
+certify() { python certify.py --dataset "$data" --certificate "$1" --poisons "${POISONS[@]}" "${@:2}"; }
 data=$1
 
 certify stability --shaping "${CLIPS[@]}" --learning-rate "${RATES[@]}" --batch-size "${BATCHES[@]}" --epochs 5 20 40
@@ -49,7 +50,7 @@ certify partition --parts "${PARTS[@]}" --optimizer adam --learning-rate 0.01 --
 [[ ${#SHAPED_PARTS[@]} -eq 0 ]] || certify partition --parts "${SHAPED_PARTS[@]}" --shaping 1 --learning-rate 0.05 --epochs 100
 [[ ${#NOISY[@]} -eq 0 ]] || certify noisy --shaping "${NOISY[@]}" --learning-rate 0.1 --epochs 1
 [[ ${#NOISY_STEPS[@]} -eq 0 ]] || certify noisy --shaping "${NOISY_STEPS[@]}" --learning-rate 1 --epochs 20
-[[ ${#PAPERS_NOISES[@]} -eq 0 ]] || "$PYTHON" certify.py --dataset "$data" --certificate noisy --unanimous --shaping "${PAPERS_NOISES[@]}" \
+[[ ${#PAPERS_NOISES[@]} -eq 0 ]] || python certify.py --dataset "$data" --certificate noisy --unanimous --shaping "${PAPERS_NOISES[@]}" \
     --rate 0.0277777 --epochs 1440 --models 1000 --poisons 1
-[[ -z $CANCELING ]] || FILES+=("$("$PYTHON" -m poisons.gradient_canceling --dataset "$data" --ratio "$CANCELING" --shaping 0.1)")
+[[ -z $CANCELING ]] || FILES+=("$(python -m poisons.gradient_canceling --dataset "$data" --ratio "$CANCELING" --shaping 0.1)")
 certify stability --attacks --shaping "${ATTACKED[@]}" --learning-rate 0.01 --epochs 40 --seed "${SEEDS[@]}" ${FILES[@]:+--poison-file "${FILES[@]}"}

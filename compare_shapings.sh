@@ -24,7 +24,8 @@
 # script without WRITE: what is finished is not run again.
 # Results: results/ipoisoning/<attack>/<poison set>/<model>/attack_results.csv; report.py makes results/matrix.html of them.
 set -euo pipefail
-cd "$(dirname "${BASH_SOURCE[0]}")"
+cd -- "$(dirname -- "$(readlink -f -- "${BASH_SOURCE[0]}")")"
+. ./common.bash
 
 if [[ $# -ne 2 ]]; then
     echo "usage: ./compare_shapings.sh <data set> <gpu>        e.g. subtask 0" >&2
@@ -58,11 +59,11 @@ adaptive="gradient-canceling:0.03 gradient-canceling:0.1 model-targeted:0.03 mod
 
 # Settings; each can be given in the environment, e.g. STAGES=oblivious SHAPINGS="4 phuber:2" SEEDS="1 2" ./compare_shapings.sh subtask 0,
 # or NETWORK=badnet ./compare_shapings.sh fashion_mnist 0: three seeds of few shapings
-read -ra STAGES <<< "${STAGES:-$stages}"
-read -ra AGAINST <<< "$(tr '\n' ' ' <<< "${AGAINST:-$against}")"     # attack:ratio (alpha, patch), and none: the clean rows alone
-read -ra SHAPINGS <<< "$(tr '\n' ' ' <<< "${SHAPINGS:-${few:-$shapings}}")"      # chosen: what choose_shapings.py says
-read -ra ADAPTIVE <<< "${ADAPTIVE:-$adaptive}"                # attack:ratio
-read -ra SEEDS <<< "${SEEDS:-$seeds}"
+words STAGES "$stages"
+words AGAINST "$against"                                      # attack:ratio (alpha, patch), and none: the clean rows alone
+words SHAPINGS "${few:-$shapings}"                            # chosen: what choose_shapings.py says
+words ADAPTIVE "$adaptive"                                    # attack:ratio
+words SEEDS "$seeds"
 NETWORK=${NETWORK:-$network}
 EPOCHS=${EPOCHS-$epochs}                                      # the paper's, without
 RETRAIN=${RETRAIN-$retrain}                                   # 1: from the clean baseline instead of initial weights
@@ -70,12 +71,8 @@ WRITE=${WRITE:-}                                              # 1: task scripts
 TOTPROCS=${TOTPROCS:-}
 TARGETS=${TARGETS:-20} RADIUS=${RADIUS:-2.1}                  # a third of the undefended targets falls
 CPUS=${CPUS:-2}                                               # cores that Slurm is asked for, a task
-export PYTHON=${PYTHON:-$([[ -x .venv/bin/python ]] && echo "$PWD/.venv/bin/python" || echo python3)}
+use_python
 
-refuse() {
-    echo "error: $1" >&2
-    exit 2
-}
 for list in "STAGES=${STAGES[*]}" "AGAINST=${AGAINST[*]}" "SHAPINGS=${SHAPINGS[*]}" "ADAPTIVE=${ADAPTIVE[*]}" "SEEDS=${SEEDS[*]}"; do
     [[ $list != *= ]] || refuse "${list%=}: empty; give one or more with spaces between them, or leave it out"
 done
@@ -89,8 +86,9 @@ for stage in "${STAGES[@]}"; do
 done
 [[ "$WRITE $RETRAIN" =~ ^1?\ 1?$ ]] ||
     refuse "WRITE=$WRITE RETRAIN=$RETRAIN: give 1, or leave it out"
-[[ "${EPOCHS:-1} ${TOTPROCS:-1} $CPUS" =~ ^([1-9][0-9]* ?){3}$ ]] ||
-    refuse "EPOCHS=$EPOCHS TOTPROCS=$TOTPROCS CPUS=$CPUS: give whole numbers of 1 or more"
+whole CPUS 10000
+[[ -z $TOTPROCS ]] || whole TOTPROCS 10000
+[[ -z $EPOCHS ]] || whole EPOCHS 1000000
 [[ -z $WRITE || ${#stages[@]} -eq 1 ]] ||
     refuse "WRITE=1 STAGES='${STAGES[*]}': one stage is written at a time; give STAGES=${stages[0]} first"
 [[ -n $WRITE || -z $TOTPROCS ]] ||
@@ -110,12 +108,12 @@ task() {                                                      # what it does, an
     if [[ -n $WRITE ]]; then
         tasks+=("$matrix-$stage"$'\t'"$1"$'\t'"exec \"\$PYTHON\"$(printf ' %q' "${@:2}")")
     else
-        "$PYTHON" "${@:2}"
+        python "${@:2}"
     fi
 }
 lines() {                                                     # the lines that a command prints, into the array that is named first
     local found
-    found=$("$PYTHON" "${@:2}")
+    found=$(python "${@:2}")
     mapfile -t "$1" <<< "$found"
 }
 # What stages take from those before, asked for once: quick where it is there
@@ -136,12 +134,13 @@ for stage in "${stages[@]}"; do
                     task "seed $seed against ${some[*]##*/}" "${training[@]}" --poison "${some[@]}" --seed "$seed" --shaping "${SHAPINGS[@]}"
                 done
             done
-            [[ -z $WRITE ]] || "$PYTHON" train.py "${model[@]}" --gpu "$2"      # the clean baseline, for which every task would wait
+            [[ -z $WRITE ]] || python train.py "${model[@]}" --gpu "$2"      # the clean baseline, for which every task would wait
             ;;
         crafting)
             choose
             if [[ -z $WRITE ]]; then                          # side by side: a single one leaves half of two cores idle
-                printf '%s\0' "${chosen[@]}" | xargs -0 -P "$(nproc)" -I {} "$PYTHON" -m poisons "${crafting[@]}" --against {} > /dev/null || exit 1
+                printf '%s\0' "${chosen[@]}" |
+                    run xargs -0 -P "$(nproc)" -I {} "${tether[@]}" "$PYTHON" -m poisons "${crafting[@]}" --against {} > /dev/null
                 continue
             fi
             for shaping in "${chosen[@]}"; do
@@ -149,7 +148,7 @@ for stage in "${stages[@]}"; do
             done ;;
         transfer)
             craft
-            [[ -n $WRITE ]] || "$PYTHON" price.py --dataset "$1" --shaping "${chosen[@]}"
+            [[ -n $WRITE ]] || python price.py --dataset "$1" --shaping "${chosen[@]}"
             task "every poison file against every chosen shaping" "${transfer[@]}" --shaping "${chosen[@]}" --poison "${crafted[@]}" ;;
         final)
             craft
@@ -164,7 +163,7 @@ for stage in "${stages[@]}"; do
     esac
 done
 if [[ -n $WRITE ]]; then
-    printf '%s\n' "${tasks[@]}" | "$PYTHON" write_tasks.py --name "$matrix-$stage" --of "the stage $stage" --by compare_shapings.sh \
+    printf '%s\n' "${tasks[@]}" | python write_tasks.py --name "$matrix-$stage" --of "the stage $stage" --by compare_shapings.sh \
         --cpus "$CPUS" ${TOTPROCS:+--run "$TOTPROCS"}
     declare -A next=([oblivious]=crafting [crafting]=transfer [transfer]=final)
     [[ ! ${next[$stage]:-} ]] || echo "then, with the same settings: WRITE=1 STAGES=${next[$stage]} ./compare_shapings.sh $1 $2"

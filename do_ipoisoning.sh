@@ -9,7 +9,8 @@
 # other of poisons/ that takes a ratio (python3 -m poisons --help).
 # Results: results/ipoisoning/<attack>/<poison set>/<model>/attack_results.csv. What is finished is not run again.
 set -euo pipefail
-cd "$(dirname "${BASH_SOURCE[0]}")"
+cd -- "$(dirname -- "$(readlink -f -- "${BASH_SOURCE[0]}")")"
+. ./common.bash
 
 if [[ $# -ne 2 ]]; then
     echo "usage: ./do_ipoisoning.sh <data set> <gpu>        e.g. subtask 0" >&2
@@ -22,22 +23,22 @@ case $1 in
 esac
 
 # Settings; each can be given in the environment, e.g. NORMCLP="1 4" EPOCHS=5 ./do_ipoisoning.sh subtask 0
-read -ra ATTACKS <<< "${ATTACKS:-$attacks}"
-read -ra RATIOS <<< "${RATIOS:-0.01 0.02 0.03 0.04 0.05 0.1 0.2 0.3 0.4}"
-read -ra NORMCLP <<< "${NORMCLP:-0.1 1 2 4 8}"                # clip norms
-read -ra NOISEML <<< "${NOISEML:-0 0.1 0.001 0.00001}"        # standard deviations of the noise
+words ATTACKS "$attacks"
+words RATIOS "0.01 0.02 0.03 0.04 0.05 0.1 0.2 0.3 0.4"
+words NORMCLP "0.1 1 2 4 8"                                   # clip norms
+words NOISEML "0 0.1 0.001 0.00001"                           # standard deviations of the noise
 SHAPINGS=${SHAPINGS:-}                                        # instead of both: a list as train.py --shaping takes it
 NETWORK=${NETWORK:-$network}
 EPOCHS=${EPOCHS:-}                                            # the paper's, without
 SEED=${SEED:-215}                                             # of the training, and of the rows that label flips draw
-export PYTHON=${PYTHON:-$([[ -x .venv/bin/python ]] && echo .venv/bin/python || echo python3)}
+use_python
 shaping=(--undefended --clip-norm "${NORMCLP[@]}" --noise-std "${NOISEML[@]}")
 if [[ -n $SHAPINGS ]]; then
-    read -ra shapings <<< "$SHAPINGS"
-    shaping=(--shaping "${shapings[@]}")
+    words SHAPINGS
+    shaping=(--shaping "${SHAPINGS[@]}")
 fi
 
-files=$("$PYTHON" -m poisons --attack "${ATTACKS[@]}" --dataset "$1" --ratio "${RATIOS[@]}" --seed "$SEED")
+files=$(python -m poisons --attack "${ATTACKS[@]}" --dataset "$1" --ratio "${RATIOS[@]}" --seed "$SEED")
 mapfile -t poisons <<< "$files"
-"$PYTHON" train.py --dataset "$1" --network "$NETWORK" --gpu "$2" --poison "${poisons[@]}" --seed "$SEED" "${shaping[@]}" \
+python train.py --dataset "$1" --network "$NETWORK" --gpu "$2" --poison "${poisons[@]}" --seed "$SEED" "${shaping[@]}" \
     ${EPOCHS:+--epochs "$EPOCHS"}

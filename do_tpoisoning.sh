@@ -15,7 +15,8 @@
 # that one, and can be killed and run again. On 2 cores a target takes 2 to 16 s (lr), 10 s to 3 minutes (shallow-mlp).
 # Results: results/tpoisoning/clean-labels/<oneshot|multipoison>/<data>/<model>/<budget>/attack_w_<target>.csv; python3 report.py counts them.
 set -euo pipefail
-cd "$(dirname "${BASH_SOURCE[0]}")"
+cd -- "$(dirname -- "$(readlink -f -- "${BASH_SOURCE[0]}")")"
+. ./common.bash
 
 if [[ $# -ne 2 || $1 != purchases || ! $2 =~ ^(oneshot|multipoison)$ ]]; then
     echo "usage: ./do_tpoisoning.sh purchases {oneshot|multipoison}" >&2
@@ -23,8 +24,8 @@ if [[ $# -ne 2 || $1 != purchases || ! $2 =~ ^(oneshot|multipoison)$ ]]; then
 fi
 
 # Settings; each can be given in the environment, e.g. NETWORKS=lr SHAPINGS="undefended 0.1" TARGETS=10 TOTPROCS=1 ./do_tpoisoning.sh purchases oneshot
-read -ra NETWORKS <<< "${NETWORKS:-lr shallow-mlp}"
-read -ra SHAPINGS <<< "${SHAPINGS:-undefended 0.1 1 4 8 4:0.00025 4:0.0025 4:0.025 4:0.1}"      # as train.py --shaping takes them
+words NETWORKS "lr shallow-mlp"
+words SHAPINGS "undefended 0.1 1 4 8 4:0.00025 4:0.0025 4:0.025 4:0.1" # as train.py --shaping takes them
 TARGETS=${TARGETS:-100}
 POISONS=${POISONS:-100}                                       # base rows to make poisons of, for each target
 EPOCHS=${EPOCHS:-50}                                          # of re-training
@@ -33,18 +34,19 @@ RATE=${RATE:-}                                                # learning rate; t
 TOTTASKS=${TOTTASKS:-10}                                      # a model; Slurm's default limit is 1000 tasks in a job array
 TOTPROCS=${TOTPROCS:-}
 CPUS=${CPUS:-2}                                               # cores that Slurm is asked for, a task
-export PYTHON=${PYTHON:-$([[ -x .venv/bin/python ]] && echo "$PWD/.venv/bin/python" || echo python3)}
-if [[ ! "$TOTTASKS ${TOTPROCS:-1} $CPUS" =~ ^([1-9][0-9]* ?){3}$ || ! $STOP =~ ^[01]$ || ${#NETWORKS[@]} -eq 0 ]]; then
-    echo "error: TOTTASKS=$TOTTASKS TOTPROCS=$TOTPROCS CPUS=$CPUS STOP=$STOP NETWORKS='${NETWORKS[*]}': give whole numbers of 1 or more, 0 or 1 for STOP, and a network" >&2
-    exit 2
-fi
+use_python
+whole TOTTASKS 10000
+whole CPUS 10000
+[[ -z $TOTPROCS ]] || whole TOTPROCS 10000
+[[ $STOP =~ ^[01]$ ]] || refuse "STOP=$STOP: give 0, for every trial to its end, or 1"
+[[ ${#NETWORKS[@]} -gt 0 ]] || refuse "NETWORKS: empty; give one or more with spaces between them, or leave it out"
 
 attack=(--dataset "$1" --mode "$2" --targets "$TARGETS" --poisons "$POISONS" --epochs "$EPOCHS" --tasks "$TOTTASKS")
 [[ $STOP == 0 ]] || attack+=(--stop-at-first)
 [[ -z $RATE ]] || attack+=(--learning-rate "$RATE")
 for network in "${NETWORKS[@]}"; do                           # refuses wrong settings before anything is written
-    "$PYTHON" attack_targets.py --network "$network" "${attack[@]}" --shaping "${SHAPINGS[@]}" --list > /dev/null
-    "$PYTHON" train.py --dataset "$1" --network "$network" --shaping "${SHAPINGS[@]}" ${RATE:+--learning-rate "$RATE"}
+    python attack_targets.py --network "$network" "${attack[@]}" --shaping "${SHAPINGS[@]}" --list > /dev/null
+    python train.py --dataset "$1" --network "$network" --shaping "${SHAPINGS[@]}" ${RATE:+--learning-rate "$RATE"}
 done
 
 name=${2%shot}
@@ -58,4 +60,4 @@ for network in "${NETWORKS[@]}"; do
         done
         net=$((net + 1))
     done
-done | "$PYTHON" write_tasks.py --name "$1-tpoisoning-$name" --of "a $2 sweep" --by do_tpoisoning.sh --cpus "$CPUS" ${TOTPROCS:+--run "$TOTPROCS"}
+done | python write_tasks.py --name "$1-tpoisoning-$name" --of "a $2 sweep" --by do_tpoisoning.sh --cpus "$CPUS" ${TOTPROCS:+--run "$TOTPROCS"}

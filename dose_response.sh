@@ -9,7 +9,8 @@
 # Results: results/tpoisoning/clean-labels/oneshot/<data>/<model>/<budget>_radius_<dose>/attack_w_<target>.csv;
 # python3 report.py makes results/tables/doses.csv and half_doses.csv of them. What is finished is not run again.
 set -euo pipefail
-cd "$(dirname "${BASH_SOURCE[0]}")"
+cd -- "$(dirname -- "$(readlink -f -- "${BASH_SOURCE[0]}")")"
+. ./common.bash
 
 if [[ $# -ne 1 ]]; then
     echo "usage: ./dose_response.sh <data set>        e.g. purchases" >&2
@@ -27,16 +28,16 @@ case $1,$NETWORK in
         radii="1.6 2.4 3.3" targets=8 clips=0.1 shapings=undefended
         undefended=0.001 doubled=0.002 ;;
 esac
-read -ra RADII <<< "${RADII:-$radii}"
-read -ra CLIPS <<< "${CLIPS-$clips}"                          # at both rates
-read -ra SHAPINGS <<< "${SHAPINGS-$shapings}"                 # at the undefended one
+words RADII "$radii"
+words CLIPS "${CLIPS-$clips}"                                 # at both rates
+words SHAPINGS "${SHAPINGS-$shapings}"                        # at the undefended one
 TARGETS=${TARGETS:-$targets}
 POISONS=${POISONS:-10}                                        # base rows to make poisons of, for each target and dose
 EPOCHS=${EPOCHS:-50}
-export PYTHON=${PYTHON:-$([[ -x .venv/bin/python ]] && echo .venv/bin/python || echo python3)}
+use_python
 
 attack() {
-    "$PYTHON" attack_targets.py --dataset "$data" --network "$NETWORK" --mode oneshot \
+    python attack_targets.py --dataset "$data" --network "$NETWORK" --mode oneshot \
         --targets "$TARGETS" --poisons "$POISONS" --beta 0 --feature-distance 1e6 --radius "${RADII[@]}" \
         --epochs "$EPOCHS" --learning-rate "$1" --shaping "${@:2}"
 }

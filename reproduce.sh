@@ -11,7 +11,8 @@
 # datasets/poisons/indiscriminate/slabs*). Everything lands in reproduced/, so that no result is taken from those that the repository
 # brings along; an interrupted run goes on where it stopped, and deleting reproduced/ starts anew.
 set -euo pipefail
-cd "$(dirname "${BASH_SOURCE[0]}")"
+cd -- "$(dirname -- "$(readlink -f -- "${BASH_SOURCE[0]}")")"
+. ./common.bash
 form=${1:-quick}
 if [[ $# -gt 1 || ! $form =~ ^(quick|paper)$ ]]; then
     echo "usage: ./reproduce.sh [paper]" >&2
@@ -19,48 +20,48 @@ if [[ $# -gt 1 || ! $form =~ ^(quick|paper)$ ]]; then
 fi
 ./setup.sh
 
-export PYTHON=.venv/bin/python
+export PYTHON=$PWD/.venv/bin/python
 export RESULTS=${RESULTS:-reproduced/results}
 export MODELS=${MODELS:-reproduced/models}
 GPU=${GPU:-0}
-[[ $form == quick ]] || "$PYTHON" estimate.py
+[[ $form == quick ]] || python estimate.py
 
 # --- indiscriminate attacks on the binary subtask, and collisions there ---
-"$PYTHON" train.py --dataset subtask --network lr --gpu "$GPU"
-./do_ipoisoning.sh subtask "$GPU"
+python train.py --dataset subtask --network lr --gpu "$GPU"
+run ./do_ipoisoning.sh subtask "$GPU"
 # what the paper published besides its grid: more noises at clip norm 4, and the effectively unclipped cells
-NORMCLP=4 NOISEML="1 0.000001 0.0000001" ./do_ipoisoning.sh subtask "$GPU"
-NORMCLP=100 NOISEML="0 0.1 0.001 0.00001" ./do_ipoisoning.sh subtask "$GPU"
+NORMCLP=4 NOISEML="1 0.000001 0.0000001" run ./do_ipoisoning.sh subtask "$GPU"
+NORMCLP=100 NOISEML="0 0.1 0.001 0.00001" run ./do_ipoisoning.sh subtask "$GPU"
 # five seeds of it all, and of the realistic attack
 ratios="0.1 0.4"
 [[ $form == quick ]] || ratios="0.01 0.02 0.03 0.04 0.05 0.1 0.2 0.3 0.4"
-ATTACKS=minmax RATIOS=$ratios NOISEML=0 ./do_ipoisoning.sh subtask "$GPU"
+ATTACKS=minmax RATIOS=$ratios NOISEML=0 run ./do_ipoisoning.sh subtask "$GPU"
 for seed in 1 2 3 4; do
-    ATTACKS="label-flips slabs" SEED=$seed ./do_ipoisoning.sh subtask "$GPU"
-    ATTACKS=slabs-release SEED=$seed NOISEML=0 ./do_ipoisoning.sh subtask "$GPU"
-    ATTACKS=minmax SEED=$seed RATIOS=$ratios NOISEML=0 ./do_ipoisoning.sh subtask "$GPU"
+    ATTACKS="label-flips slabs" SEED=$seed run ./do_ipoisoning.sh subtask "$GPU"
+    ATTACKS=slabs-release SEED=$seed NOISEML=0 run ./do_ipoisoning.sh subtask "$GPU"
+    ATTACKS=minmax SEED=$seed RATIOS=$ratios NOISEML=0 run ./do_ipoisoning.sh subtask "$GPU"
 done
 if [[ $form == paper ]]; then
     for seed in {5..20}; do                                   # more seeds where the final accuracy jumps most
-        ATTACKS=label-flips RATIOS="0.1 0.2 0.3 0.4" SEED=$seed NOISEML=0 ./do_ipoisoning.sh subtask "$GPU"
+        ATTACKS=label-flips RATIOS="0.1 0.2 0.3 0.4" SEED=$seed NOISEML=0 run ./do_ipoisoning.sh subtask "$GPU"
     done
 fi
-ATTACKS="label-flips slabs" ./analyze_ipoisoning.sh subtask
-./analyze_collision.sh subtask one
-./analyze_collision.sh subtask multi
+ATTACKS="label-flips slabs" run ./analyze_ipoisoning.sh subtask
+run ./analyze_collision.sh subtask one
+run ./analyze_collision.sh subtask multi
 
 # --- gradient shapings against attacks that do not know them and one that does; without settings, compare_shapings.sh does all of it ---
 SEEDS="1 2 3" AGAINST="none label-flips:0.4 slabs:0.4 slabs-release:0.4" ADAPTIVE=gradient-canceling:0.1 \
-    SHAPINGS="undefended 4 1 0.1 trim-loss:0.1 phuber:10 phuber:2 gce:0.5 gce:0.7 clip:1@5,phuber:2" ./compare_shapings.sh subtask "$GPU"
+    SHAPINGS="undefended 4 1 0.1 trim-loss:0.1 phuber:10 phuber:2 gce:0.5 gce:0.7 clip:1@5,phuber:2" run ./compare_shapings.sh subtask "$GPU"
 
 # --- what can be proven beside what attacks reach; without settings, certify.sh does all of it in some minutes ---
 POISONS="108 540" CLIPS="0.1 1" RATES=0.01 BATCHES=300 DECAY="" PARTS="200 1080" SPREAD_PARTS="" SHAPED_PARTS="" NOISY=0.1:1000 NOISY_STEPS="" \
-    PAPERS_NOISES=4:0.1 ATTACKED=0.1 SEEDS=1 CANCELING="" ./certify.sh subtask
+    PAPERS_NOISES=4:0.1 ATTACKED=0.1 SEEDS=1 CANCELING="" run ./certify.sh subtask
 
 # --- shopping baskets: targeted poisons, and the gradients of the first that succeeds ---
 baskets() {
-    TOTTASKS=1 TOTPROCS=1 ./do_tpoisoning.sh purchases oneshot
-    TOTTASKS=1 TOTPROCS=1 ./do_tpoisoning.sh purchases multipoison
+    TOTTASKS=1 TOTPROCS=1 run ./do_tpoisoning.sh purchases oneshot
+    TOTTASKS=1 TOTPROCS=1 run ./do_tpoisoning.sh purchases multipoison
 }
 if [[ $form == quick ]]; then
     export TARGETS=10
@@ -74,27 +75,27 @@ else
     NETWORKS=shallow-mlp SHAPINGS="undefended 0.1 1 4 4:0.0025" TARGETS=20 baskets
 fi
 # few targets and doses; without settings, the scripts do all of it, in hours
-TARGETS=10 RADII="1.6 2.4 3.3" CLIPS=0.1 SHAPINGS=undefended ./dose_response.sh purchases
-TARGETS=10 ATTACKS=clean-labels CLIPS=0.1 ./attack_together.sh purchases
-./analyze_tpoisoning.sh purchases
+TARGETS=10 RADII="1.6 2.4 3.3" CLIPS=0.1 SHAPINGS=undefended run ./dose_response.sh purchases
+TARGETS=10 ATTACKS=clean-labels CLIPS=0.1 run ./attack_together.sh purchases
+run ./analyze_tpoisoning.sh purchases
 
 # --- all of Fashion-MNIST, where it is or can be downloaded ---
 if [[ $form == paper ]]; then
-    "$PYTHON" train.py --dataset fashion_mnist --network shallow-mlp --gpu "$GPU"
-    "$PYTHON" train.py --dataset fashion_mnist --network badnet --gpu "$GPU"
+    python train.py --dataset fashion_mnist --network shallow-mlp --gpu "$GPU"
+    python train.py --dataset fashion_mnist --network badnet --gpu "$GPU"
     for pairs in one multi; do
-        ./analyze_collision.sh fashion_mnist $pairs
-        SCRATCH=1 ./analyze_collision.sh fashion_mnist $pairs
+        run ./analyze_collision.sh fashion_mnist $pairs
+        SCRATCH=1 run ./analyze_collision.sh fashion_mnist $pairs
     done
-    NETWORK=shallow-mlp ./analyze_insertion.sh fashion_mnist "$GPU"
-    ./analyze_insertion.sh fashion_mnist "$GPU"
-elif "$PYTHON" -c 'import datasets; datasets.load("fashion_mnist")'; then
+    NETWORK=shallow-mlp run ./analyze_insertion.sh fashion_mnist "$GPU"
+    run ./analyze_insertion.sh fashion_mnist "$GPU"
+elif python -c 'import datasets; datasets.load("fashion_mnist")'; then
     # the networks that the repository brings along
-    MODELS=models EPOCHS=2 ./analyze_collision.sh fashion_mnist multi
-    MODELS=models SCRATCH=1 EPOCHS=5 ./analyze_collision.sh fashion_mnist multi
-    MODELS=models NETWORK=shallow-mlp EPOCHS=2 ./analyze_insertion.sh fashion_mnist "$GPU"
-    MODELS=models EPOCHS=1 ./analyze_insertion.sh fashion_mnist "$GPU"
+    MODELS=models EPOCHS=2 run ./analyze_collision.sh fashion_mnist multi
+    MODELS=models SCRATCH=1 EPOCHS=5 run ./analyze_collision.sh fashion_mnist multi
+    MODELS=models NETWORK=shallow-mlp EPOCHS=2 run ./analyze_insertion.sh fashion_mnist "$GPU"
+    MODELS=models EPOCHS=1 run ./analyze_insertion.sh fashion_mnist "$GPU"
 else
     echo "going on without the analyses that need all of Fashion-MNIST" >&2
 fi
-"$PYTHON" report.py
+python report.py

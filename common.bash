@@ -1,0 +1,44 @@
+# shellcheck shell=bash
+# What the scripts do alike; each of them sources it once it is in the repository's folder. No command itself.
+
+refuse() {
+    echo "error: $1" >&2
+    exit 2
+}
+
+# Python as the suite needs it, whatever the caller's environment: texts in UTF-8, modules found beside the command
+export PYTHONUTF8=1
+unset CDPATH PYTHONSAFEPATH
+case ${RESULTS:-}${MODELS:+ $MODELS} in
+    *$'\n'*) refuse "RESULTS or MODELS: has a line break in it; give the name of a folder" ;;
+esac
+
+# What a script starts ends with it, also where a signal reaches the script alone (setpriv: every Linux; elsewhere that
+# goes on to its end)
+tether=()
+! command -v setpriv > /dev/null || tether=(setpriv --pdeathsig TERM --)
+
+run() {                                                       # a command; in a $(...) or a pipe it must be the last
+    [[ $BASHPID == "$$" ]] || exec "${tether[@]}" "$@"        # the subshell itself would not end with the script
+    "${tether[@]}" "$@"
+}
+
+python() {
+    run "$PYTHON" "$@"
+}
+
+use_python() {                                                # PYTHON, or that of .venv by its full name, or python3
+    [[ -n ${PYTHON:-} ]] || PYTHON=$([[ -x .venv/bin/python ]] && echo "$PWD/.venv/bin/python" || echo python3)
+    export PYTHON
+}
+
+words() {                                                     # a setting as an array: words with blanks or line breaks
+    local -n setting=$1                                       # between them, from the environment or else these
+    local text=${setting:-${2-}}
+    setting=()
+    read -d '' -ra setting <<< "$text" || true
+}
+
+whole() {                                                     # refuse a setting that is no whole number from 1 to so many
+    [[ ${!1} =~ ^[1-9][0-9]{0,8}$ && ${!1} -le $2 ]] || refuse "$1=${!1}: give a whole number from 1 to $2"
+}
