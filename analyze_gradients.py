@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 
 from command_line import Parser, refuse, run
-from files import Unreadable, write_csv
+from files import Unreadable, below, printable, read_json, write_csv
 from results import cells, layout, param_updates, plotting
 
 QUANTILES = (5, 25, 50, 75, 95)  # per cent
@@ -36,25 +36,36 @@ def main() -> None:
     for folder in options.folders:
         if not folder.is_dir():
             refuse(f"{folder}: no such folder; train with --record first")
-    recorded = sorted(
-        {found.parent for folder in options.folders or [layout.RESULTS] for found in folder.rglob(layout.PARAM_UPDATES)}
-    )
+    searched = options.folders or [layout.RESULTS]
+    found = [folder for start in searched for folder in [start, *below(start)[1]]]
+    recorded = sorted({folder.parent for folder in found if folder.name == layout.PARAM_UPDATES})
     if not recorded:
         print("no recorded gradients here (param_updates folders); what was reduced before stands as it is")
     for folder in recorded:
         try:
             epochs = param_updates.read(folder / layout.PARAM_UPDATES)
         except Unreadable as error:
-            refuse(f"{folder / layout.PARAM_UPDATES}: {error}; delete {folder} and record again")
+            refuse(f"{folder / layout.PARAM_UPDATES}: {error}; delete {folder}, and {recorder(folder)} records again")
         ratio, cosine = reduce(folder, epochs)
-        print(f"{folder}: mean norm ratio {ratio:.3f}, mean cosine {cosine:+.5f} over {len(epochs)} epochs")
+        print(f"{printable(folder)}: mean norm ratio {ratio:.3f}, mean cosine {cosine:+.5f} over {len(epochs)} epochs")
     for figure in sorted({layout.gradients_figure(folder)[0] for folder in recorded}):
         members = {}
-        for magnitudes in sorted(figure.parent.rglob(layout.MAGNITUDES)):
+        for magnitudes in below(figure.parent)[0]:
+            if magnitudes.name != layout.MAGNITUDES:
+                continue
             its_figure, name = layout.gradients_figure(magnitudes.parent)
             if its_figure == figure and param_updates.reduced(magnitudes.parent):
                 members[name] = magnitudes.parent
         draw(figure, members)
+
+
+def recorder(folder: Path) -> str:
+    """The command that recorded the gradients of a folder, in words."""
+    run = read_json(folder / layout.RUN) or {}
+    settings = run.get("settings") if isinstance(run.get("settings"), dict) else {}
+    command = "attack_targets.py" if "mode" in settings else "train.py"
+    chosen = (f"--{name} {settings[name]}" for name in ("dataset", "network", "shaping", "seed") if name in settings)
+    return printable(" ".join(["python3", command, *chosen, "--record"]))
 
 
 def reduce(folder: Path, epochs: list[dict[str, np.ndarray]]) -> tuple[float, float]:
@@ -98,12 +109,14 @@ def draw(path: Path, members: dict[str, Path]) -> None:
     figure, (means, examples) = plotting.panels(3, 2)
     for index, (name, folder) in enumerate(sorted(members.items(), key=lambda member: layout.natural_order(member[0]))):
         look = {"color": plotting.COLOURS[index % 7], "marker": plotting.MARKERS[index % 7], "ms": 3, "lw": 1.2}
-        extracts = param_updates.read_extracts(folder)
+        try:
+            extracts, quantiles = param_updates.read_extracts(folder), param_updates.read_examples(folder)
+        except Unreadable as error:
+            refuse(f"{folder}: its extracts are unusable, {error}; delete them, and {recorder(folder)} records again")
         epochs = np.arange(1, len(extracts) + 1)
         look["markevery"] = (index, max(1, len(epochs) // 8))
         for axis, values in zip(means, extracts.T):
             axis.plot(epochs, values, label=name, **look)
-        quantiles = param_updates.read_examples(folder)
         if quantiles is None:
             continue
         for axis, part in zip(examples, quantiles.transpose(1, 0, 2)):

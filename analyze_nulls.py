@@ -25,7 +25,7 @@ import pandas as pd
 
 import datasets
 from analyze_gradients import cosine
-from command_line import COUNT, POSITIVE, SEED, Parser, refuse, run
+from command_line import COUNT, INDEX, POSITIVE, SEED, Parser, refuse, run
 from files import Unreadable, writing
 from models import baselines, device, memory
 from models.kind import add_file_option
@@ -87,7 +87,7 @@ def parse():
         "--seed", type=SEED, default=layout.SEED, help="of initial weights, order and noise (default: %(default)s)"
     )
     parser.add_argument("--memory", type=POSITIVE, metavar="GIB", help="stay below so much, in smaller stacks")
-    parser.add_argument("--gpu", type=int, metavar="INDEX", help="CUDA device (default: any; the CPU without)")
+    parser.add_argument("--gpu", type=INDEX, metavar="INDEX", help="CUDA device (default: any; the CPU without)")
     return parser.parse_args()
 
 

@@ -420,6 +420,7 @@ def record(attack: Attack, target: int, poison: int) -> None:
             [epoch, *attack.classes, target, 1, attack.victim.accuracy, round(float(accuracies[0]), 6), bool(success)]
         )
         param_updates.write_epoch(folder / layout.PARAM_UPDATES, epoch, gradients, 0)
+    cells.check_recorded(folder, len(lines))
     cells.write(cell.path, ANALYSIS_HEADER, lines, cell.settings, {})
 
 

@@ -26,13 +26,13 @@ from pathlib import Path
 import numpy as np
 
 import datasets
-from command_line import COUNT, POSITIVE, RATIO, SEED, Parser, refuse, run
+from command_line import COUNT, INDEX, POSITIVE, RATIO, SEED, Parser, refuse, run
 from files import Unreadable
 from models import certificates, device
 from models.certificates import noisy, partition, stability
 from models.protocols import NETWORKS
 from models.shaping import UNDEFENDED, shaping
-from models.trainer import check_shapings
+from models.trainer import check_batch_size, check_shapings
 from poisons import poison_set, substitution
 from results import certificates as files
 from results import layout
@@ -100,7 +100,7 @@ def parse():
         "--poison-file", type=Path, nargs="+", default=[], metavar="FILE", help="with --attacks: poisons to try, too"
     )
     parser.add_argument("--seed", type=SEED, nargs="+", default=[layout.SEED], help="default: the paper's")
-    parser.add_argument("--gpu", type=int, metavar="INDEX", help="CUDA device (default: any; the CPU without)")
+    parser.add_argument("--gpu", type=INDEX, metavar="INDEX", help="CUDA device (default: any; the CPU without)")
     options = parser.parse_args()
     options.poisons, options.shaping = sorted(set(options.poisons)), list(dict.fromkeys(options.shaping))
     if options.attacks and options.certificate != files.STABILITY:
@@ -121,6 +121,8 @@ def label(settings: dict) -> str:
 
 def stabilities(options, dataset):
     """One stack of all clip norms for each learning rate, batch size, decay and seed."""
+    for size in options.batch_size:
+        check_batch_size(size, dataset)
     grid = product(options.learning_rate, options.batch_size, options.decay, options.seed)
     for rate, size, decay, seed in grid:
         alike = [

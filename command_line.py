@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import ctypes
 import math
+import os
+import re
+import signal
 import sys
+import threading
 import time
 from collections.abc import Callable, Sequence
 from typing import NoReturn
@@ -31,8 +36,10 @@ def refuse(message: str) -> NoReturn:
 def run(main: Callable[[], None]) -> None:
     """Call an entry point's `main`. Bad input ends it with one line on standard error and status 2.
 
-    So do a full disk, a file that may not be read or written, and a lack of memory.
+    So do a full disk, a file that may not be read or written, and a lack of memory. Ctrl-C and SIGTERM end it at once,
+    with one line, by that signal (status 130 and 143 to a shell).
     """
+    end_on_signals()
     try:
         main()
         return
@@ -48,6 +55,34 @@ def run(main: Callable[[], None]) -> None:
     raise SystemExit(2)
 
 
+def end_on_signals() -> None:
+    """From now on Ctrl-C and SIGTERM end this process at once, wherever its threads are.
+
+    Python's own way waits for the operation that is running, an epoch of a large stack, and for every thread. A signal
+    that was ignored when the process began stays so.
+    """
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        if signal.getsignal(number) != signal.SIG_IGN:
+            signal.signal(number, lambda *_: None)
+    signal.set_wakeup_fd(writer, warn_on_full_buffer=False)  # is written to at once, not between two bytecodes
+
+    def wait() -> None:
+        number = os.read(reader, 1)[0]
+        import files
+
+        for last in files.at_end:
+            last()
+        what = "interrupted" if number == signal.SIGINT else "ended by a signal"
+        line = f"{what}: what is finished stays; the same command goes on from there\n"
+        os.write(2, ("\n" * sys.stderr.isatty() + line).encode())  # behind a progress bar
+        ctypes.CDLL(None).signal(number, None)  # the signal's default; Python lets the main thread alone set it
+        os.kill(os.getpid(), number)
+
+    threading.Thread(target=wait, daemon=True).start()
+
+
 class Parser(argparse.ArgumentParser):
     """An argument parser that shows a module's docstring as its help and refuses in one line, without usage text."""
 
@@ -60,18 +95,25 @@ class Parser(argparse.ArgumentParser):
         refuse(f"{message}; see --help")
 
 
+NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.ASCII | re.IGNORECASE)
+WHOLE = re.compile(r"[+-]?\d+", re.ASCII)
+LONGEST = 40  # of a number, in characters
+MOST = 10**9  # of what is counted
+
+
 def number(allowed: Callable[[float], bool], meaning: str, kind: type = float) -> Callable[[str], float]:
-    """An argparse type: a finite number for which `allowed` holds; `meaning` is what the error line says it must be."""
+    """An argparse type: a finite number for which `allowed` holds; `meaning` is what the error line says it must be.
+
+    A number is what it looks like: plain digits, no 1_000 and no digits of other scripts; and 0 has no sign.
+    """
+    form = WHOLE if kind is int else NUMBER
 
     def parse(text: str) -> float:
-        try:
-            value = kind(text)
-            known = math.isfinite(value)
-        except (ValueError, OverflowError):
-            known = False
-        if not (known and allowed(value)):
-            raise argparse.ArgumentTypeError(f"{text!r} is not {meaning}")
-        return value
+        known = len(text) <= LONGEST and form.fullmatch(text)
+        value = kind(text) if known else math.nan
+        if not (math.isfinite(value) and allowed(value)):
+            raise argparse.ArgumentTypeError(f"{text[:LONGEST]!r} is not {meaning}")
+        return value + 0  # -0.0 + 0 is 0.0
 
     return parse
 
@@ -82,10 +124,11 @@ INNER_SHARE = number(lambda value: 0 < value < 1, "a number between 0 and 1")
 HALF_SHARE = number(lambda value: 0 <= value < 0.5, "a number from 0 to below 0.5")
 COSINE = number(lambda value: -1 <= value <= 1, "a number from -1 to 1")
 RATIO = number(lambda value: 0 < value <= 1, "a ratio above 0 and up to 1")
-POSITIVE = number(lambda value: value > 0, "a number above 0")
-NOT_NEGATIVE = number(lambda value: value >= 0, "a number of 0 or more")
-INDEX = number(lambda value: value >= 0, "a whole number of 0 or more", int)
-COUNT = number(lambda value: value >= 1, "a whole number of 1 or more", int)
+# what float32 holds, with room for a square root, a sum and a ratio
+POSITIVE = number(lambda value: 1e-30 <= value <= 1e30, "a number above 0, from 1e-30 to 1e30")
+NOT_NEGATIVE = number(lambda value: value == 0 or 1e-30 <= value <= 1e30, "a number of 0 or more, up to 1e30")
+INDEX = number(lambda value: 0 <= value <= MOST, f"a whole number of 0 or more, up to {MOST}", int)
+COUNT = number(lambda value: 1 <= value <= MOST, f"a whole number of 1 or more, up to {MOST}", int)
 SEED = number(lambda value: 0 <= value < 2**31, "a whole number from 0 to 2147483647", int)
 
 

@@ -140,7 +140,7 @@ for stage in "${stages[@]}"; do
             choose
             if [[ -z $WRITE ]]; then                          # side by side: a single one leaves half of two cores idle
                 printf '%s\0' "${chosen[@]}" |
-                    run xargs -0 -P "$(nproc)" -I {} "${tether[@]}" "$PYTHON" -m poisons "${crafting[@]}" --against {} > /dev/null
+                    run xargs -0 -P "$(nproc)" -I {} "${tether[@]}" "$PYTHON" -m poisons "${crafting[@]}" --against {} > /dev/null || exit 1
                 continue
             fi
             for shaping in "${chosen[@]}"; do

@@ -20,7 +20,7 @@ import pandas as pd
 
 import datasets
 from attack_targets import choose_targets
-from command_line import COUNT, Parser, refuse, run
+from command_line import COUNT, INDEX, Parser, refuse, run
 from files import Unreadable, writing
 from models import baselines, checkpoints, device
 from models.protocols import NETWORKS
@@ -61,7 +61,7 @@ def parse():
     parser.add_argument(
         "--poisons", type=COUNT, default=shafahi.DOSED.poisons, help="base rows of a target (default: %(default)s)"
     )
-    parser.add_argument("--gpu", type=int, metavar="INDEX", help="CUDA device (default: any; the CPU without)")
+    parser.add_argument("--gpu", type=INDEX, metavar="INDEX", help="CUDA device (default: any; the CPU without)")
     parser.set_defaults(base_class=shafahi.BASE_CLASS, target_class=shafahi.TARGET_CLASS)
     return parser.parse_args()
 

@@ -17,23 +17,19 @@ at all rows between epochs, has no such price; a price says nothing of how a mod
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pandas as pd
 
 import datasets
 from command_line import Parser, refuse, run
-from files import Lock, writing
+from files import Lock, Unreadable, writing
 from models.kind import add_file_option
 from models.shaping import Shaping, shaping
-from poisons import bad_models, victims
-from poisons.gradient_canceling import prices
+from poisons import bad_models, gradient_canceling, victims
 from poisons.steinhardt import fits_victim
-from results import layout
+from results import layout, prices
 
 ACCURACY = 0.75  # of a bad model on clean training rows, at most
 FLIPPED = tuple((side, share) for side in (None, 0, 1) for share in (0.4, 0.6, 0.8, 1.0))
-COLUMNS = ["dataset", "network", "shaping", "price", "model", "model_test_acc", "models"]
 
 
 def main() -> None:
@@ -47,30 +43,20 @@ def main() -> None:
         refuse(f"--dataset {options.dataset}: {why}; choose another")
     path, lock = layout.price_file(), Lock(layout.price_file().with_suffix(".lock"))
     lock.take(0, wait=True)  # keeps other processes out
-    known = read(path)
+    try:
+        known = prices.read(path)
+    except Unreadable as error:
+        refuse(f"{path}: {error}; restore it, or delete it to search for the prices again")
     there = set(known.shaping[known.dataset == dataset.name])
     missing = [one for one in dict.fromkeys(options.shaping) if one.text not in there]
     if missing:
         victims.workers()
-        found = pd.DataFrame([price(dataset, one) for one in missing], columns=COLUMNS)
+        found = pd.DataFrame([price(dataset, one) for one in missing], columns=prices.COLUMNS)
         found = pd.concat([known, found]) if len(known) else found
         with writing(path) as stream:
-            found.sort_values(COLUMNS[:3]).to_csv(stream, index=False, lineterminator="\n")
+            found.sort_values(prices.COLUMNS[:3]).to_csv(stream, index=False, lineterminator="\n")
     lock.release(0)
     print(path)
-
-
-def read(path: Path) -> pd.DataFrame:
-    """The lines of a price.csv; none where there is none. Refuses a damaged one."""
-    if not path.exists():
-        return pd.DataFrame(columns=COLUMNS)
-    try:
-        lines = pd.read_csv(path, dtype={"shaping": str}, float_precision="round_trip")
-    except (ValueError, UnicodeError):  # pandas' own errors are ValueErrors
-        lines = pd.DataFrame()
-    if list(lines) != COLUMNS:
-        refuse(f"{path}: damaged; restore it, or delete it to search for the prices again")
-    return lines
 
 
 def price(dataset: datasets.Dataset, value: Shaping, seed: int = layout.SEED) -> dict:
@@ -86,7 +72,7 @@ def price(dataset: datasets.Dataset, value: Shaping, seed: int = layout.SEED) ->
         return line
     names = [name for name, chosen in zip(models.names, bad) if chosen]
     models = bad_models.Models(models.kernels[bad], models.biases[bad], names, models.test_accuracies[bad])
-    shares = prices(dataset, steady, models, seed)
+    shares = gradient_canceling.prices(dataset, steady, models, seed)
     best = int(shares.argmin())
     return {
         **line, "price": round(float(shares[best]), 4), "model": names[best],

@@ -32,6 +32,7 @@ from __future__ import annotations
 import sys
 
 from command_line import Parser, run
+from files import printable
 from models.kind import add_file_option
 from reports import (
     Table,
@@ -78,7 +79,7 @@ def main() -> None:
         verdicts = matrix_verdicts.judge(*(found[name] for name in MATRIX))
         of_matrix = matrix_page.write(*(found[name].frame for name in MATRIX), verdicts, results.versions)
     for file, why in results.left_out:
-        print(f"left out: {layout.RESULTS / file} ({why})", file=sys.stderr)
+        print(f"left out: {printable(layout.RESULTS / file)} ({printable(why)})", file=sys.stderr)
     print_summary(tables, judged)
     print(f"\ntables: {layout.tables()}\nfigures: {layout.figures()}\npage: {path}")
     if found:

@@ -32,13 +32,13 @@ from pathlib import Path
 import numpy as np
 
 import datasets
-from command_line import COUNT, NOT_NEGATIVE, POSITIVE, SEED, Parser, refuse, run
+from command_line import COUNT, INDEX, NOT_NEGATIVE, POSITIVE, SEED, Parser, refuse, run
 from files import Lock
 from models import baselines, device, memory
 from models.kind import add_file_option
 from models.protocols import NETWORKS
 from models.shaping import UNDEFENDED, Shaping, shaping
-from models.trainer import FEW, Cell, Trainer, Training, check_shapings, stacks, training_accuracies
+from models.trainer import FEW, Cell, Trainer, Training, check_batch_size, check_shapings, stacks, training_accuracies
 from poisons import attacks, poison_set
 from poisons.poison_set import PoisonSet
 from results import cells, layout, param_updates
@@ -76,6 +76,7 @@ def main() -> None:
         dataset.name, options.network, options.epochs, options.batch_size, options.seed, options.engine
     )
     check_shapings(options.shapings, options.network, dataset)
+    check_batch_size(training.batch_size, dataset)
     sets = [
         poison_set.none(dataset) if path == NO_POISON else poison_set.load(path, dataset) for path in options.poison
     ]
@@ -199,7 +200,7 @@ def parse():
         help="stay below so much, in smaller stacks (default: a quarter of the machine's memory)",
     )
     parser.add_argument(
-        "--gpu", type=int, metavar="INDEX", help="CUDA device (default: any; the CPU where there is none)"
+        "--gpu", type=INDEX, metavar="INDEX", help="CUDA device (default: any; the CPU where there is none)"
     )
     options = parser.parse_args()
 
@@ -357,6 +358,8 @@ def train_poisoned(trainer: Trainer, sets: list[PoisonSet], poisoning: Poisoning
         about = {"wall_seconds": round(time.monotonic() - began, 3), "replicas": len(group)}
         for replica, cell in todo.items():
             lines = result_lines(trainer.dataset, cell, replica, history, header, poisoning.baseline)
+            if poisoning.dump:
+                cells.check_recorded(cell.path.parent, len(lines))
             cells.write(cell.path, header, lines, cell.settings, about)
         poisoning.locks.release(piece)
 

@@ -19,7 +19,7 @@ import numpy as np
 import pandas as pd
 
 import datasets
-from command_line import COUNT, SEED, Parser, run
+from command_line import COUNT, INDEX, SEED, Parser, run
 from models import device, memory
 from models.kind import add_file_option
 from models.protocols import NETWORKS
@@ -72,7 +72,7 @@ def parse():
     parser.add_argument("--poison", type=Path, nargs="+", required=True, metavar="FILE")
     parser.add_argument("--seeds", type=SEED, nargs="+", default=list(SEEDS), help="default: 1001 1002")
     parser.add_argument("--epochs", type=COUNT, help="default: the paper's")
-    parser.add_argument("--gpu", type=int, metavar="INDEX", help="CUDA device (default: any; the CPU without one)")
+    parser.add_argument("--gpu", type=INDEX, metavar="INDEX", help="CUDA device (default: any; the CPU without one)")
     options = parser.parse_args()
     options.shaping, options.poison = (list(dict.fromkeys(values)) for values in (options.shaping, options.poison))
     return options

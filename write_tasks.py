@@ -18,6 +18,8 @@ removed. The array counts when it is there: it is written last.
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import os
 import re
 import shlex
@@ -27,11 +29,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from command_line import COUNT, Parser, refuse, run
-from files import writing
+from files import Unreadable, whole, writing
 
 EXPORTED = ("PYTHON", "RESULTS", "MODELS", "SHAPING_FILE")  # what the suite's commands take from the environment
-NAME = re.compile(r"\w[\w.+-]*")  # neither bash nor Slurm changes such a name
+NAME = re.compile(r"\w[\w.+-]*", re.ASCII)  # neither bash nor Slurm changes such a name
 SCRIPT = re.compile(r"^    (\w[\w.+-]*-\d+-of-\d+\.sh)$", re.MULTILINE)  # a line of an array's list
+
+MOST_BYTES = 2**24  # of an array's script
 
 HEADER = """\
 #!/usr/bin/env bash
@@ -49,14 +53,20 @@ WHOLE = "Every task of {of}: as a Slurm job array with sbatch, else here, TOTPRO
 ARRAY = """\
 scripts=(
 {scripts})
-task=${{1:-${{SLURM_ARRAY_TASK_ID:-}}}}
+tether=() task=${{1:-${{SLURM_ARRAY_TASK_ID:-}}}}
+# while tasks run, their scripts are not written anew
+! command -v flock > /dev/null || {{ exec 9< {array_file} && flock -s 9; }} || true
 if [[ -n $task ]]; then
     [[ $task =~ ^[1-9][0-9]*$ && $task -le ${{#scripts[@]}} ]] || {{ echo "error: task $task: choose one of 1 to ${{#scripts[@]}}" >&2; exit 2; }}
     exec bash "./${{scripts[task - 1]}}"
 fi
 [[ ${{TOTPROCS:=1}} =~ ^[1-9][0-9]*$ ]] || {{ echo "error: TOTPROCS=$TOTPROCS: give a whole number of 1 or more" >&2; exit 2; }}
 export CORES=$(($(nproc) / TOTPROCS > 0 ? $(nproc) / TOTPROCS : 1))
-printf '%s\\n' "${{scripts[@]}}" | xargs -P "$TOTPROCS" -I {{}} bash ./{{}}
+# tasks end with this script; 1: one that ends by a signal would have xargs end all others
+! command -v setpriv > /dev/null || tether=(setpriv --pdeathsig TERM --)
+# shellcheck disable=SC2016
+printf '%s\\n' "${{scripts[@]}}" | "${{tether[@]}}" xargs -P "$TOTPROCS" -I {{}} \\
+    "${{tether[@]}}" bash -c '"${{@:2}}" bash "./$1" || exit 1' task {{}} "${{tether[@]}}"
 """  # noqa: E501
 
 
@@ -110,11 +120,13 @@ def read(text: str) -> list[Task]:
 def write(tasks: list[Task], name: str, of: str, by: str, cpus: int) -> str:
     """Write the tasks' scripts and their array into the working folder; returns the array's file name."""
     folder, array = working_folder(), f"{name}-array.sh"
+    if is_running(Path(array)):
+        refuse(f"{folder / array}: its tasks are running; write them again when they have ended")
     common = {"folder": folder, "place": shlex.quote(str(folder)), "cpus": cpus, "by": by}
     exports = "".join(
         f"export {variable}={shlex.quote(os.environ[variable])}\n" for variable in EXPORTED if variable in os.environ
     )
-    earlier = set(SCRIPT.findall(Path(array).read_text(errors="replace"))) if Path(array).exists() else set()
+    earlier = set(SCRIPT.findall(earlier_array(Path(array))))
     Path("logs").mkdir(exist_ok=True)  # Slurm does not make it, and says nothing
     for task in tasks:
         header = HEADER.format(job=Path(task.script).stem, log="%x", array="", what=f"{task.what}.", **common)
@@ -125,8 +137,28 @@ def write(tasks: list[Task], name: str, of: str, by: str, cpus: int) -> str:
     numbers = f"#SBATCH --array=1-{len(tasks)}\n"
     header = HEADER.format(job=Path(array).stem, log="%x-%a", array=numbers, what=WHOLE.format(of=of), **common)
     scripts = "".join(f"    {task.script}\n" for task in tasks)
-    write_script(Path(array), header + ARRAY.format(scripts=scripts))
+    write_script(Path(array), header + ARRAY.format(scripts=scripts, array_file=shlex.quote(f"./{array}")))
     return array
+
+
+def is_running(array: Path) -> bool:
+    """Whether an array that was written before is running on this machine: it holds a lock on its own script."""
+    if not array.is_file():
+        return False
+    with open(array, "rb") as stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            return error.errno in (errno.EACCES, errno.EAGAIN)
+    return False
+
+
+def earlier_array(array: Path) -> str:
+    """The text of an array that was written before; empty where there is none."""
+    try:
+        return whole(array, MOST_BYTES).decode(errors="replace")
+    except Unreadable:
+        return ""
 
 
 def working_folder() -> Path:

@@ -6,15 +6,17 @@ python3 -m datasets.fashion_mnist       make the subtask's file from the full se
 from __future__ import annotations
 
 import gzip
+import math
 import os
 import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
 
 from command_line import Parser, refuse, run
 from datasets import Dataset
-from files import Unreadable, file_sha256, read_npz, sha256, write_npz
+from files import Unreadable, has_sha256, opened, read_npz, sha256, write_npz
 
 HERE = Path(__file__).resolve().parent
 DEBIAN_FOLDER = Path("/usr/share/datasets/fashion-mnist")
@@ -30,6 +32,8 @@ SUBTASK_SHA256 = "3ec50f6201cb9ad8faf754c9a113a1c88055a73318714373be2b05aea9af13
 SUBTASK_NAME = "fashion_mnist_3_4.1.0"  # as the paper's authors spell it in poison files and result folders
 SUBTASK_CLASSES = (3, 4)
 HOLD_OUT_ROWS, HOLD_OUT_SEED = 1200, 215  # a tenth, as in the paper; which tenth is unknown, so ours is a random one
+
+IDX_BYTES = 2**27  # twice the largest file
 
 
 def load() -> Dataset:
@@ -95,21 +99,23 @@ def _fingerprint(arrays: dict[str, np.ndarray]) -> str:
 
 def archives() -> Path | None:
     """The first folder with the four archives: datasets/fashion_mnist, Debian's, Keras' cache; None where none has."""
-    for folder in (HERE / "fashion_mnist", DEBIAN_FOLDER, _keras_folder()):
+    for folder in (HERE / "fashion_mnist", DEBIAN_FOLDER, *_keras_folders()):
         if all((folder / name).exists() for name in ARCHIVES):
             return folder
     return None
 
 
-def _keras_folder() -> Path:
-    return Path(os.environ.get("KERAS_HOME", Path.home() / ".keras")) / "datasets" / "fashion-mnist"
+def _keras_folders() -> list[Path]:
+    """Where Keras keeps the archives: in KERAS_HOME first, and where it does without."""
+    homes = filter(None, [os.environ.get("KERAS_HOME"), os.path.expanduser("~/.keras")])  # stays ~ without a home
+    return [Path(home) / "datasets" / "fashion-mnist" for home in homes]
 
 
 def _find_archives() -> Path:
     """The folder with the four archives, which Keras downloads if there is none; refuses damaged ones."""
     folder = archives() or _download()
     for name, expected in ARCHIVES.items():
-        if file_sha256(folder / name) != expected:
+        if not has_sha256(folder / name, expected):
             refuse(f"{folder / name}: damaged (wrong SHA-256); delete it, or fetch it again")
     return folder
 
@@ -124,15 +130,23 @@ def _download() -> Path:
             f"FashionMNIST: not found, and Keras could not download it ({error}); put the four idx .gz files into"
             f" {HERE / 'fashion_mnist'}, or install Debian's package dataset-fashion-mnist"
         )
-    return _keras_folder()
+    return _keras_folders()[0]
 
 
 def _read_idx(path: Path) -> np.ndarray:
     """The uint8 array of an idx file: a magic 0x08 and the number of dimensions, the big-endian sizes, the bytes."""
-    content = gzip.decompress(path.read_bytes())
-    dimensions = content[3]
-    sizes = struct.unpack(f">{dimensions}I", content[4 : 4 + 4 * dimensions])
-    return np.frombuffer(content, np.uint8, offset=4 + 4 * dimensions).reshape(sizes)
+    mend = "delete it, or fetch it again"
+    try:
+        with opened(path) as packed, gzip.open(packed) as stream:
+            content = stream.read(IDX_BYTES + 1)
+        if content[:3] != b"\0\0\x08" or not 1 <= content[3] <= 4 or len(content) > IDX_BYTES:
+            raise ValueError("no idx file of bytes, or too large")
+        sizes = struct.unpack_from(f">{content[3]}I", content, 4)
+        if math.prod(sizes) != len(content) - 4 - 4 * content[3]:
+            raise ValueError("it has another number of bytes than it says")
+    except (OSError, EOFError, ValueError, IndexError, struct.error, zlib.error, Unreadable) as error:
+        refuse(f"{path}: damaged ({error}); {mend}")
+    return np.frombuffer(content, np.uint8, offset=4 + 4 * content[3]).reshape(sizes)
 
 
 def _to_floats(images: np.ndarray) -> np.ndarray:

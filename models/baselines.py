@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from command_line import refuse
 from datasets import Dataset
-from files import Lock, file_sha256
-from models import checkpoints
+from files import Lock, Unreadable, file_sha256
+from models import checkpoints, weights_file
 from models.shaping import UNDEFENDED, Shaping
 from models.trainer import Cell, Trainer, Training, stacks, training_accuracies
 from results import cells, layout
@@ -150,6 +150,10 @@ def baseline(
     train_clean(clean, dataset, [shaping], learning_rate)
     folder = kept_folder(*clean_cells(clean, [shaping], learning_rate))
     config = checkpoints.config(folder)
+    if not {"best_test_acc", "sha256"} <= set(config) or checkpoints.BEST not in config["sha256"]:
+        refuse(
+            f"{folder / checkpoints.CONFIG}: damaged, it does not say what it is of; delete {folder} to train it again"
+        )
     model = _load(folder / checkpoints.BEST, training, dataset)
     return Baseline(model, config["best_test_acc"], config["sha256"][checkpoints.BEST], folder.name)
 
@@ -176,12 +180,25 @@ def _load(path: Path, training: Training, dataset: Dataset):
     from models import networks
 
     model = networks.build(training.network, dataset.shape, dataset.classes, training.seed)
+    places = places_of(model)
     try:
-        model.load_weights(path)
-    except (ValueError, KeyError, OSError, zipfile.BadZipFile) as error:  # Keras has no exception of its own for this
-        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        arrays = weights_file.read(path, {place: tuple(variable.shape) for place, variable in places.items()})
+    except Unreadable as error:
         refuse(
-            f"{path}: not the weights of a {training.network} on {training.dataset} ({reason}); give the file of"
+            f"{path}: not the weights of a {training.network} on {training.dataset} ({error}); give the file of"
             " such a model"
         )
+    for place, variable in places.items():
+        variable.assign(arrays[place])
     return model
+
+
+def places_of(model) -> dict[str, Any]:
+    """The variables of a Keras model by their place in its .keras file: layers are counted by their class."""
+    found, counts = {}, {}
+    for layer in model.layers:
+        kind = type(layer).__name__.lower()
+        number = counts[kind] = counts.get(kind, -1) + 1
+        folder = f"layers/{kind}" + f"_{number}" * (number > 0)
+        found.update((f"{folder}/vars/{index}", variable) for index, variable in enumerate(layer.variables))
+    return found

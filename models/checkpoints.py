@@ -7,7 +7,8 @@ import tempfile
 from pathlib import Path
 
 from command_line import refuse
-from files import file_sha256, read_json, write_csv, write_json
+from files import file_sha256, has_sha256, read_json, write_csv, write_json
+from results import folded
 
 BEST, FINAL, CONFIG, HISTORY = "best.keras", "final.keras", "config.json", "history.csv"
 
@@ -36,10 +37,30 @@ def config(folder: Path, expected: dict | None = None) -> dict | None:
     if stored is None:
         return None
     mend = f"delete {folder} to train it again"
+    try:
+        check(stored)
+    except ValueError as error:
+        refuse(f"{folder / CONFIG}: damaged, {error}; {mend}")
     for name, digest in stored.get("sha256", {}).items():
-        if not (folder / name).exists() or file_sha256(folder / name) != digest:
+        if not has_sha256(folder / name, digest):
             refuse(f"{folder / name}: missing or damaged; {mend}")
     for name, value in (expected or {}).items():
         if stored.get(name) != value:
             refuse(f"{folder / CONFIG}: {name} is {stored.get(name)!r}, not {value!r}; {mend}")
     return stored
+
+
+def check(stored: dict) -> None:
+    """Raise ValueError where what a config.json holds is not of the kinds that it has."""
+    folded.check_settings(stored)
+    for name in ("best_test_acc", "final_test_acc"):
+        if name in stored and not (folded.is_number(stored[name]) and 0 <= stored[name] <= 1):
+            raise ValueError(f"its {name} is no share of 1")
+    if "best_epoch" in stored and not folded.is_whole(stored["best_epoch"]):
+        raise ValueError("its best_epoch is no whole number")
+    for name in ("sha256", "versions"):
+        parts = stored.get(name, {})
+        if not isinstance(parts, dict) or not all(isinstance(text, str) for text in parts.values()):
+            raise ValueError(f"its {name} holds something else than texts")
+    if not all(folded.FILE_NAME.fullmatch(name) for name in stored.get("sha256", {})):
+        raise ValueError("its sha256 is of something else than files beside it")

@@ -2,11 +2,20 @@
 
 from __future__ import annotations
 
+import atexit
 import concurrent.futures
+import fcntl
 import os
+import shutil
+import tempfile
 from collections.abc import Callable, Iterable
+from pathlib import Path
 
+from files import at_end
 from models import memory
+from results import layout
+
+TEMPORARY = "gradient-shaping-"  # a process' folder in the temporary one
 
 
 def start(gpu: int | None = None, stacks: int = 1, cores: int | None = None) -> int:
@@ -22,6 +31,8 @@ def start(gpu: int | None = None, stacks: int = 1, cores: int | None = None) -> 
     """
     memory.check_address_space()
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    os.environ.setdefault("KERAS_HOME", str(layout.CACHE / "keras"))
+    tempfile.tempdir = str(temporary_folder())  # TensorFlow leaves the code that it generates there when it is killed
     if gpu is not None:
         os.environ["CUDA_VISIBLE_DEVICES"] = str(gpu)
     import tensorflow as tf
@@ -35,10 +46,36 @@ def start(gpu: int | None = None, stacks: int = 1, cores: int | None = None) -> 
     # This pass regroups sums by what else a graph computes, so that a recorded training would differ from an unrecorded
     # one in the last bit.
     tf.config.optimizer.set_experimental_options({"arithmetic_optimization": False})
-    cores = cores or (len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count())
+    there = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    cores = min(cores or there, there)
     workers = 1 if has_gpu else max(1, min(stacks, cores))
     tf.config.threading.set_intra_op_parallelism_threads(cores // workers)
     return workers
+
+
+def temporary_folder() -> Path:
+    """A folder for this process alone, which goes with it; what killed ones have left is removed first."""
+    place = Path(tempfile.gettempdir())
+    if place.name.startswith(TEMPORARY):
+        return place  # there already
+    for left in place.glob(f"{TEMPORARY}*"):
+        if _held(left):
+            shutil.rmtree(left, ignore_errors=True)
+    made = Path(tempfile.mkdtemp(prefix=f".{TEMPORARY}"))
+    _held(made)
+    folder = made.rename(made.with_name(made.name[1:]))  # held before another process knows its name
+    for ways_to_end in (atexit.register, at_end.append):  # by itself, and by a signal
+        ways_to_end(lambda: shutil.rmtree(folder, ignore_errors=True))
+    return folder
+
+
+def _held(folder: Path) -> bool:
+    """Take a folder, as long as this process lives; False where another has it."""
+    try:
+        fcntl.flock(os.open(folder, os.O_RDONLY), fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        return False
+    return True
 
 
 def side_by_side(workers: int, work: Callable, jobs: Iterable[tuple]) -> None:

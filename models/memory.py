@@ -40,7 +40,7 @@ def default_limit() -> float:
     """
     whole = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
     try:
-        whole.append(int(CGROUP.read_text()))
+        whole.append(int(CGROUP.read_text(encoding="ascii")))
     except (OSError, ValueError):  # no container, or one without a limit ("max")
         pass
     return min(SHARE * min(whole), address_space() - MAPPED)

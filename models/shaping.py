@@ -24,7 +24,10 @@ from models import kinds, privacy  # noqa: F401  (importing the kinds registers 
 from models.kind import KINDS, NOISE_MULTIPLIER, NOISE_STD, UNDEFENDED_TEXT, Kind
 from results import layout
 
-PHASE, LINK = re.compile(r"@(\d+),"), re.compile(r"(?<![\d.]e)\+")  # between phases, and links (1e+05 is a number)
+PHASE, LINK = (
+    re.compile(r"@([0-9]{1,9}),"),
+    re.compile(r"(?<![0-9.]e)\+"),
+)  # between phases, and links (1e+05 is a number)
 
 
 @dataclass(frozen=True)
@@ -278,7 +281,7 @@ def _link(text: str, noise: dict) -> Link:
     """
     name, *words = text.split(":")
     if name not in KINDS and name != UNDEFENDED_TEXT:
-        if not re.match(r"[-+.\d]", name):
+        if not re.match(r"[-+.0-9]", name):
             raise ValueError(f"there is no kind {name!r}")
         name, words = "clip", [name, *words]  # the paper's short form
     known = KINDS["clip" if name == UNDEFENDED_TEXT else name]

@@ -24,6 +24,7 @@ from results import layout
 # TensorFlow takes seconds to import and must be told its device first, so what needs it is imported where an engine is
 # built.
 
+LEAST_NOISE, MOST_NOISE = 1e-12, 1e6  # noise multipliers: the paper's are 2.5e-8 to 1
 FEW = 0.02  # poisons per clean row: so few more rows in a batch cost a stack next to nothing
 
 
@@ -102,8 +103,16 @@ class Cell:
 
 
 def check_shapings(shapings: Iterable[Shaping], network: str, dataset: Dataset) -> None:
-    """Refuse a shaping that the network, or the data set, does not have what it takes for."""
+    """Refuse a shaping that the network, or the data set, does not have what it takes for, and one whose epsilon is
+    beyond the accountant.
+    """
     for shaping in shapings:
+        for phase in shaping.phases:
+            if phase.noise_multiplier and not LEAST_NOISE <= phase.noise_multiplier <= MOST_NOISE:
+                refuse(
+                    f"--shaping {shaping.text}: a noise multiplier of {phase.noise_multiplier:g} (the noise's standard"
+                    f" deviation over the clip norm) has no epsilon; give one from {LEAST_NOISE:g} to {MOST_NOISE:g}"
+                )
         for link in shaping.links:
             if link.dense_only and NETWORKS[network].filters:
                 takes = {name for name, kind in KINDS.items() if kind.takes_gram or "micro_batches" in kind.fixed}
@@ -120,6 +129,14 @@ def check_shapings(shapings: Iterable[Shaping], network: str, dataset: Dataset) 
                         f"--shaping {shaping.text}: {dataset.name} has {there} held-out rows to trust, not {wanted:g};"
                         " ask for fewer, or choose another shaping"
                     )
+
+
+def check_batch_size(batch_size: int, dataset: Dataset) -> None:
+    """Refuse batches that the training rows do not fill."""
+    if batch_size > len(dataset.y_train):
+        refuse(
+            f"--batch-size {batch_size}: {dataset.name} has {len(dataset.y_train)} training rows; give so many at most"
+        )
 
 
 def stacks(network: str, cells: Iterable[Cell], most: int | None = None) -> list[list[Cell]]:

@@ -28,7 +28,7 @@ import command_line
 import datasets
 from command_line import Parser, refuse, run
 from datasets import Dataset
-from files import Lock, writing
+from files import Lock, Unreadable, csv_lines, text, writing
 from poisons import poison_set
 from results import layout
 
@@ -304,10 +304,11 @@ def _measurements(path: Path):
     if not path.exists():
         return pandas.DataFrame(columns=["poison_set"], dtype=str)
     try:
-        table = pandas.read_csv(path, dtype=str, keep_default_na=False)
-    except (ValueError, UnicodeError) as error:  # pandas' own errors are ValueErrors
+        header, *cells = csv_lines(text(path))
+    except Unreadable as error:
         refuse(f"{path}: damaged ({error}); restore it, or delete it to begin a new one")
-    if "poison_set" not in table:
+    table = pandas.DataFrame(cells, columns=header, dtype=str)
+    if header.count("poison_set") != 1 or len(set(header)) < len(header):
         refuse(f"{path}: has no column poison_set; restore it, or delete it to begin a new one")
     return table
 

@@ -16,11 +16,12 @@ from pathlib import Path
 
 import numpy as np
 
-from files import NPZ_BYTES, Unreadable, read_npz
+from files import Unreadable, opened, read_npz
 from results.layout import REPOSITORY
 
 NAMES = {"bestX": 2, "bestY": 1}  # and the dimensions of one candidate set
 MEMORY, SECONDS = 3 * 2**30, 60  # of the child; an address space, of which libraries take a part
+DENSE = 2**28  # bytes of a sparse matrix once it is dense: ten times the largest
 SAID = 3  # status of a child that said what is wrong
 
 
@@ -30,6 +31,8 @@ def read(path: Path) -> dict[str, np.ndarray]:
 
     A file holds several sets, [sets, poisons, features], or a cell array of them, full or sparse; or just one.
     """
+    with opened(path):  # a plain file, not of more than 1 GiB
+        pass
     environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "OPENBLAS_NUM_THREADS": "1"}
     command = [sys.executable, "-W", "ignore", "-m", "poisons.mat_file", os.path.abspath(path)]
     try:
@@ -39,7 +42,7 @@ def read(path: Path) -> dict[str, np.ndarray]:
     except subprocess.TimeoutExpired:
         raise Unreadable(f"it takes longer than {SECONDS} s to read") from None
     if done.returncode == SAID:
-        raise Unreadable(done.stderr.decode(errors="replace").strip().splitlines()[-1][:300])
+        raise Unreadable((done.stderr.decode(errors="replace").strip().splitlines() or ["damaged"])[-1][:300])
     if done.returncode:
         raise Unreadable("damaged: reading it ends the process that reads it")
     found = read_npz(io.BytesIO(done.stdout))
@@ -56,8 +59,8 @@ def first_set(sets: np.ndarray, dimensions: int) -> np.ndarray:
         first = sets[0] if sets.ndim > dimensions else sets
     if hasattr(first, "check_format"):  # sparse
         first.check_format(full_check=True)
-        if np.prod(first.shape, dtype=float) * first.dtype.itemsize > NPZ_BYTES:
-            raise ValueError(f"a sparse matrix of {first.shape} is more than {NPZ_BYTES / 2**30:.0f} GiB")
+        if np.prod(first.shape, dtype=float) * first.dtype.itemsize > DENSE:
+            raise ValueError(f"a sparse matrix of {first.shape} is more than {DENSE / 2**20:.0f} MiB")
         first = first.toarray()
     first = np.asarray(first)
     if first.dtype.kind not in "fiu":
@@ -65,22 +68,36 @@ def first_set(sets: np.ndarray, dimensions: int) -> np.ndarray:
     return first
 
 
+def limit() -> None:
+    """Give this process little memory from now on."""
+    resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+
+def arrays(path: str) -> dict[str, np.ndarray]:
+    """What `read` gives, read in this process; raises `Unreadable`, or ends the process."""
+    import scipy.io
+
+    try:
+        stored = scipy.io.loadmat(path, variable_names=list(NAMES))
+        if not set(NAMES) <= set(stored):
+            raise ValueError("it has no bestX and bestY")
+        return {name: first_set(stored[name], dimensions) for name, dimensions in NAMES.items()}
+    except MemoryError:
+        raise Unreadable("it would unpack to more memory than is given to it") from None
+    except Exception as error:  # SciPy's reader raises whatever its parts do
+        raise Unreadable(f"truncated, damaged, or not a MATLAB file of version 7 or older ({error})") from None
+
+
 def main() -> None:
     import scipy.io  # here: the parent does without it
     import scipy.sparse  # noqa: F401  (before the limit)
 
-    resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    limit()
     try:
-        stored = scipy.io.loadmat(sys.argv[1], variable_names=list(NAMES))
-        if not set(NAMES) <= set(stored):
-            raise ValueError("it has no bestX and bestY")
-        found = {name: first_set(stored[name], dimensions) for name, dimensions in NAMES.items()}
-    except MemoryError:
-        print("it would unpack to more memory than is given to it", file=sys.stderr)
-        raise SystemExit(SAID) from None
-    except Exception as error:  # SciPy's reader raises whatever its parts do
-        print(f"truncated, damaged, or not a MATLAB file of version 7 or older ({error})", file=sys.stderr)
+        found = arrays(sys.argv[1])
+    except Unreadable as error:
+        print(error, file=sys.stderr)
         raise SystemExit(SAID) from None
     content = io.BytesIO()
     np.savez(content, **found)

@@ -22,11 +22,11 @@ import numpy as np
 
 from command_line import BadInput, refuse
 from datasets import Dataset
-from files import NPZ_BYTES, Unreadable, file_sha256, read_npz, sha256, write_npz
+from files import NPZ_BYTES, Unreadable, file_sha256, is_plain, json_value, read_npz, sha256, write_npz
 from poisons import attacks
 
 NONE = "none"  # what stands for no poison file: a training on the clean rows alone
-NAME = r"[\w+-][\w.+-]*"  # of what becomes a folder of results
+NAME = r"[\w+-][\w.+-]{0,200}"  # of what becomes a folder of results
 
 
 @dataclass(frozen=True)
@@ -105,11 +105,13 @@ def settings_of(path: Path) -> dict | None:
 
 def _settings(arrays: dict[str, np.ndarray]) -> dict | None:
     """The settings among a file's arrays, None where they are none."""
+    if arrays["settings"].dtype.kind != "U" or arrays["settings"].size != 1:
+        return None
     try:
-        settings = json.loads(str(arrays["settings"]))
+        settings = json_value(arrays["settings"].item())
     except ValueError:
         return None
-    return settings if isinstance(settings, dict) else None
+    return settings if isinstance(settings, dict) and is_plain(settings) else None
 
 
 def none(dataset: Dataset) -> PoisonSet:
@@ -152,7 +154,7 @@ def check(source: Path | str, x: np.ndarray, y: np.ndarray, dataset: Dataset) ->
     mend = "craft it again for this data set"
     if x.dtype.kind not in "fiub" or y.dtype.kind not in "fiub":
         refuse(f"{source}: poisons are {x.dtype} and labels {y.dtype}, not numbers; {mend}")
-    if y.ndim != 1 or len(x) != len(y) or len(y) == 0:
+    if y.ndim != 1 or x.ndim < 2 or len(x) != len(y) or len(y) == 0:
         refuse(f"{source}: {x.shape} poisons with {y.shape} labels, expected one label each and at least one; {mend}")
     features = int(np.prod(dataset.shape))
     if x.shape[1:] != dataset.shape and x.shape[1:] not in ((features,), (1, features), dataset.shape[:-1]):
@@ -166,7 +168,7 @@ def check(source: Path | str, x: np.ndarray, y: np.ndarray, dataset: Dataset) ->
     broken = y[y != np.round(y)] if y.dtype.kind == "f" else y[:0]
     if len(broken):
         refuse(f"{source}: label {broken[0]} is no whole number; {mend}")
-    unknown = y[~np.isin(y, np.arange(dataset.classes))]
+    unknown = y[(y < 0) | (y >= dataset.classes)]
     if len(unknown):
         refuse(
             f"{source}: label {unknown[0]} does not exist in {dataset.name}, which has labels 0 to"
@@ -197,12 +199,14 @@ def _read(path: Path, dataset: Dataset) -> tuple[dict, np.ndarray, np.ndarray]:
             f"{path}: made for {settings.get('dataset')}, not {dataset.name}; choose its data set with --dataset,"
             f" or {mend}"
         )
+    if arrays["labels"].ndim != 1:
+        refuse(f"{path}: its labels are not one for each poison; {mend}")
     x = arrays["instances"] if "instances" in arrays else _made_of_rows(path, arrays, settings, dataset)
+    x, y = check(path, x, arrays["labels"], dataset)
     counts = arrays.get("counts", np.ones(len(x), np.int64))
     if (
         counts.dtype.kind not in "iu"
-        or counts.shape != arrays["labels"].shape
-        or len(counts) != len(x)
+        or counts.shape != y.shape
         or counts.min() < 0
         or counts.astype(float).sum() * x[:1].nbytes > NPZ_BYTES  # float: a sum of int64 may wrap
     ):
@@ -210,7 +214,8 @@ def _read(path: Path, dataset: Dataset) -> tuple[dict, np.ndarray, np.ndarray]:
             f"{path}: counts must be whole numbers of 0 or more, one for each poison, and no more in all than"
             f" {NPZ_BYTES / 2**30:.0f} GiB of poisons; {mend}"
         )
-    return settings, np.repeat(x, counts, 0), np.repeat(arrays["labels"], counts)
+    counts = counts.astype(np.int64)
+    return settings, np.repeat(x, counts, 0), np.repeat(y, counts)
 
 
 def _made_of_rows(path: Path, arrays: dict[str, np.ndarray], settings: dict, dataset: Dataset) -> np.ndarray:

@@ -101,7 +101,7 @@ def add_victim_options(parser: Parser) -> None:
         help="of the clean model and its re-training (default: the paper's, twice as high under DP-SGD)",
     )
     parser.add_argument(
-        "--gpu", type=int, metavar="INDEX", help="CUDA device (default: any; the CPU where there is none)"
+        "--gpu", type=INDEX, metavar="INDEX", help="CUDA device (default: any; the CPU where there is none)"
     )
 
 

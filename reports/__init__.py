@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 import numpy as np
@@ -64,7 +65,24 @@ class Table:
     def write(self) -> None:
         """Write results/tables/<name>.csv; what a row does not have stays empty."""
         with writing(layout.tables() / f"{self.name}.csv") as stream:
-            self.frame.to_csv(stream, columns=self.columns, index=False, lineterminator="\n")
+            guarded(self.frame[self.columns]).to_csv(stream, index=False, lineterminator="\n")
+
+
+def guarded(frame: pd.DataFrame) -> pd.DataFrame:
+    """A frame whose texts no spreadsheet takes for a formula: one that begins like a formula, and not with a number
+    that words follow, has ' in front.
+    """
+
+    def plain(value):
+        is_formula = isinstance(value, str) and value[:1] in FORMULA and not NUMBERS.fullmatch(value)
+        return f"'{value}" if is_formula else value
+
+    texts = frame.select_dtypes(object)
+    return frame.assign(**{name: texts[name].map(plain) for name in texts})
+
+
+FORMULA = ("=", "+", "-", "@", "\t", "\r")
+NUMBERS = re.compile(r"[+-]?[\d.]+(e[+-]?\d+)?([\w .,;()]|-(?=\d))*", re.ASCII)  # -0.5 to 0.5, and what stands behind
 
 
 def with_columns(frame: pd.DataFrame, names: list[str]) -> pd.DataFrame:

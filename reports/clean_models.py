@@ -11,6 +11,7 @@ from pathlib import Path
 import pandas as pd
 
 from command_line import BadInput
+from files import Unreadable, printable
 from models import checkpoints
 from models.protocols import PROTOCOLS
 from models.shaping import UNDEFENDED, shaping
@@ -18,7 +19,7 @@ from models.trainer import Training
 from reports import Table, frames, identity, verdicts, with_columns
 from reports.frames import SHAPING
 from reports.reading import NUMBERS, TEXTS, Results, place
-from results import layout
+from results import layout, lines
 from results.cells import Unfinished
 
 TOLERANCE, EPSILON_TOLERANCE = 0.02, 1e-6
@@ -49,7 +50,7 @@ def read(results: Results) -> pd.DataFrame:
         try:
             found.append(read_model(path))
         except (BadInput, Unfinished, ArgumentTypeError) as error:
-            results.left_out.append((place(path), str(error)))
+            results.left_out.append((place(path), printable(error)))
     models = with_columns(pd.DataFrame(found), [*NEEDED, *COLUMNS, "identity"])
     models["clip_norm"] = models.clip_norm.mask(models.kind == "undefended", math.inf)
     return identity.with_protocol(models)
@@ -62,11 +63,16 @@ def read_model(path: Path) -> dict:
     if missing:
         raise Unfinished(f"damaged: it does not say {', '.join(missing)}")
     history = path.with_name(checkpoints.HISTORY)
-    epsilon = pd.read_csv(history, index_col="epoch").epsilon[config["best_epoch"]]
+    try:
+        epsilon = spent(history, config["best_epoch"])
+    except Unreadable as error:
+        raise Unfinished(f"its {history.name} is {error}") from None
     try:
         value = shaping(config["shaping"])
     except argparse.ArgumentTypeError:
         raise Unfinished("of a kind of shaping that is not known here: name its file with --shaping-file") from None
+    if any(config[name] != found for name, found in value.settings.items() if name in config):
+        raise Unfinished("damaged: its shaping and its other settings contradict each other")
     training = Training(**{field.name: config[field.name] for field in dataclasses.fields(Training)})
     name = training.model_name(value, config["learning_rate"])
     reached = layout.reached_suffix(config["best_epoch"], config["best_test_acc"], epsilon) if value.defended else ""
@@ -76,6 +82,16 @@ def read_model(path: Path) -> dict:
     settings = {name: config[name] for name in (*NEEDED[: -len(REACHED)], "clip_norm", "delta") if name in config}
     about = {"data": config["dataset"], "epsilon": epsilon, "identity": identity.of(settings), "source": place(history)}
     return {**settings, **{column: config[name] for name, column in REACHED.items()}, **about}
+
+
+def spent(history: Path, epoch: int) -> float:
+    """The epsilon after an epoch, by a model's history.csv; raises `Unreadable`."""
+    kinds = {"epsilon": lines.BOUND, "test_acc": lines.SHARE, "train_acc": lines.SHARE}
+    columns = {name: kinds.get(name, lines.WHOLE) for name in lines.header(history)}
+    found = lines.read(history, columns)
+    if not {"epoch", "epsilon"} <= set(columns) or found.epoch.duplicated().any() or epoch not in set(found.epoch):
+        raise Unreadable(f"damaged: it does not say what was spent after epoch {epoch}")
+    return float(found.set_index("epoch").epsilon[epoch])
 
 
 def published_models(basket_names: list[str]) -> pd.DataFrame:

@@ -7,13 +7,14 @@ import itertools
 import pandas as pd
 from scipy import stats
 
+from files import Unreadable
 from models.shaping import UNDEFENDED, Shaping
 from poisons import attacks
 from reports import Table, frames, matrix_runs, verdicts
 from reports.frames import SHAPING
 from reports.identity import other_table
 from reports.reading import Results, place
-from results import layout
+from results import crafted, layout
 
 # The sweep of the paper: what is not there of it is shown as not run
 ATTACKS = ["label-flips", "slabs", "slabs-release", "minmax"]
@@ -134,16 +135,12 @@ def seeds_table(cells: pd.DataFrame) -> Table:
 
 def crafting_table(results: Results, indiscriminate: Table) -> Table:
     """A row for each poison set whose crafting was measured here, with what it does to an undefended training."""
-    found = [pd.DataFrame(columns=["attack", "poison_set", "ratio"])]
+    found = [pd.DataFrame(columns=crafted.NEEDED)]
     for path in layout.crafting_files():
         try:
-            measured = pd.read_csv(path, float_precision="round_trip").assign(source=place(path))
-        except (ValueError, UnicodeError):  # pandas' own errors are ValueErrors
-            measured = pd.DataFrame()
-        if set(found[0]) <= set(measured):
-            found.append(measured)
-        else:
-            results.left_out.append((place(path), "damaged: it does not say what was crafted"))
+            found.append(crafted.read(path).assign(source=place(path)))
+        except Unreadable as error:
+            results.left_out.append((place(path), str(error)))
     alone = indiscriminate.find(shaping="undefended").set_index(["attack", "poison_set"])[ACCURACIES[:2]]
     frame = pd.concat(found[1:] or found).join(alone.add_prefix("undefended_"), on=["attack", "poison_set"])
     return Table("crafting", CRAFTING_COLUMNS, frame.sort_values(["attack", "ratio"]))

@@ -13,12 +13,14 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
+from files import Unreadable
 from models.kind import UNDEFENDED_TEXT
 from poisons import poison_set
 from reports import Table, choice, frames, matrix_runs
 from reports.matrix_runs import PLACE
-from reports.reading import Results
-from results import layout
+from reports.reading import Results, place
+from results import crafted, layout
+from results import prices as price_table
 
 COLLAPSED = 0.1  # so much below the undefended training of the same seed
 WORST = "worst adaptive"
@@ -45,7 +47,7 @@ def tables(results: Results) -> list[Table]:
     cells = cells_of(pd.concat(runs, ignore_index=True))
     cells = pd.concat([cells, worst_of(cells)], ignore_index=True)
     cells["kind"], cells["chosen"] = cells.shaping.map(choice.kind_of), chosen_of(cells, picked)
-    rows = rows_of(cells, measured)
+    rows = rows_of(cells, measured, prices(results))
     order = {
         name: number
         for number, name in enumerate(dict.fromkeys(cells.sort_values(["adaptive", "attack", "ratio"]).column))
@@ -151,10 +153,10 @@ def interval(values: np.ndarray) -> float:
 # --- rows ---
 
 
-def rows_of(cells: pd.DataFrame, measured: pd.DataFrame) -> pd.DataFrame:
+def rows_of(cells: pd.DataFrame, measured: pd.DataFrame, price: dict) -> pd.DataFrame:
     """A line for each shaping: price on clean rows, mean and worst gains, and the rank of the chosen ones."""
     halves = [choice.chosen(measured, name).set_index([*choice.PLACE, "kind"]).shaping for name in choice.MEASURES[1:]]
-    price, weak_by_place = prices(), weak_attacks()
+    weak_by_place = weak_attacks()
     # what a mean is taken over: all columns of accuracy that the undefended row of a place has
     alone = cells[(cells.shaping == UNDEFENDED_TEXT) & (cells.adaptive == "") & (cells.measure == "accuracy")]
     alone = alone[alone.attack != poison_set.NONE]
@@ -233,8 +235,8 @@ def weak_attacks() -> dict[tuple[str, str], list[str]]:
     found = {}
     for path in layout.crafting_files():
         try:
-            sets = pd.read_csv(path, dtype={"shaping": str})
-        except (ValueError, UnicodeError):  # damaged: reports.indiscriminate leaves it out, and says so
+            sets = crafted.read(path)
+        except Unreadable:  # reports.indiscriminate leaves it out, and says so
             continue
         if {"dataset", "attack", "ratio", "shaping", "victim_test_acc", "random_test_acc"} <= set(sets):
             for made in sets[sets.victim_test_acc >= sets.random_test_acc].itertuples():
@@ -256,10 +258,12 @@ def ranked(rows: pd.DataFrame) -> pd.DataFrame:
     return rows.assign(rank=ranks)
 
 
-def prices() -> dict[tuple[str, str, str], float]:
+def prices(results: Results) -> dict[tuple[str, str, str], float]:
     """The prices that price.py found, by data set, network and shaping; none where it has not run."""
     path = layout.price_file()
-    if not path.exists():
+    try:
+        found = price_table.read(path)
+    except Unreadable as error:
+        results.left_out.append((place(path), str(error)))
         return {}
-    found = pd.read_csv(path, dtype={"shaping": str})
     return dict(zip(zip(found.dataset, found.network, found.shaping), found.price))

@@ -97,7 +97,7 @@ def write(cells: pd.DataFrame, rows: pd.DataFrame, verdicts: list[dict], version
     embedded = json.dumps(details, separators=(",", ":"), ensure_ascii=False, allow_nan=False).replace("<", "\\u003c")
     html = environment.get_template("matrix.html").render(
         sections=sections, verdicts=verdicts, versions=versions, edges=EDGES, details=embedded, collapsed=COLLAPSED,
-        kinds=list(dict.fromkeys(rows.kind)), sorter=SORTER.read_text(), clean=CLEAN, groups=GROUPS,
+        kinds=list(dict.fromkeys(rows.kind)), sorter=SORTER.read_text(encoding="utf-8"), clean=CLEAN, groups=GROUPS,
         attacks=list(dict.fromkeys((column.group, column.attack) for part in sections for column in part.columns)),
     )  # fmt: skip
     path = layout.RESULTS / "matrix.html"

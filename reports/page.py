@@ -28,7 +28,7 @@ def write(tables: list[Table], claims: list[dict], figures: list[Figure], result
     html = environment.get_template("page.html").render(
         tables=tables, claims=claims, figures=figures, left_out=results.left_out, versions=results.versions,
         pictures={name: base64.b64encode(content).decode() for name, content in drawn.items()},
-        published=sorted(map(place, layout.PUBLISHED.glob("*.csv"))), sorter=SORTER.read_text(),
+        published=sorted(map(place, layout.PUBLISHED.glob("*.csv"))), sorter=SORTER.read_text(encoding="utf-8"),
         results=folder if not folder.startswith("..") else str(layout.RESULTS), verdicts=VERDICTS, swept=SWEPT,
         clean_models=clean_models, gradients=gradients, indiscriminate=indiscriminate,
         targeted=targeted, seed=layout.SEED,

@@ -13,8 +13,8 @@ from poisons import attacks
 from poisons.backdoor import stamp
 from poisons.watermark import blend
 from reports import Table
-from reports.reading import Results
-from results import layout, plotting
+from reports.reading import Results, place
+from results import layout, lines, plotting
 
 COLUMNS = 6
 ALPHAS, PATCHES = (0.1, 0.2, 0.4, 0.6, 0.8, 1.0), (1, 4, 7, 10, 14)
@@ -22,12 +22,13 @@ CLASSES = ("dress", "coat")
 KINDS = ("watermark", "backdoor", "label flip", "slabs", "targeted")
 
 
-def draw(tables: dict[str, Table], _: Results):
+def draw(tables: dict[str, Table], results: Results):
     """The figure, a row of pictures a kind; a kind whose files are not there leaves its row out."""
     subtask, recorded = datasets.load("subtask"), tables["gradients"].find(analysis="tpoisoning", shaping="undefended")
     rows = []
-    for kind, pictures in zip(KINDS, (watermarks, backdoors, label_flips, slabs, lambda _: targeted(recorded))):
-        with contextlib.suppress(Unreadable, OSError, LookupError, ValueError):  # pandas' own errors are ValueErrors
+    drawings = (watermarks, backdoors, label_flips, slabs, lambda _: targeted(recorded, results))
+    for kind, pictures in zip(KINDS, drawings):
+        with contextlib.suppress(Unreadable, LookupError, ValueError):  # not there, or of other shapes
             rows.append((kind, pictures(subtask)))
     figure, axes = plotting.panels(COLUMNS, len(rows), 1.15, 1.5)
     for axis in axes.flat:
@@ -63,9 +64,15 @@ def slabs(subtask: datasets.Dataset) -> list[tuple]:
     return [(point.reshape(28, 28), f"{count} x labelled {label}") for point, count, label in points]
 
 
-def targeted(recorded: pd.DataFrame) -> list[tuple]:
+def targeted(recorded: pd.DataFrame, results: Results) -> list[tuple]:
     """The poison of the recorded re-training, beside its target and a row of the class that it is labelled as."""
-    baskets = pd.read_csv(layout.RESULTS / recorded.folder.iloc[0] / layout.POISON, dtype=float)
+    path = layout.RESULTS / recorded.folder.iloc[0] / layout.POISON
+    try:
+        baskets = lines.read(path, dict.fromkeys(lines.header(path), lines.SHARE))
+    except Unreadable as error:
+        if path.exists():
+            results.left_out.append((place(path), str(error)))
+        raise
     base, target, poison = (baskets[name].to_numpy().reshape(10, 10) for name in ("base_row", "target", "poison"))
     difference = np.abs(poison - target)
     titles = (

@@ -7,15 +7,19 @@ versions of TensorFlow and NumPy, that of most results (a last digit may depend 
 
 from __future__ import annotations
 
+import argparse
+import functools
 import io
 import math
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 
+from files import printable
+from models.shaping import shaping
 from poisons import attacks
 from reports import identity, with_columns
 from results import certificates, layout, nulls
@@ -103,7 +107,7 @@ def read() -> Results:
     parts = [frames(kind, found) for kind, found in kinds.items()]
     versions = pd.concat([part.cells.versions for part in parts]).mode()  # sorted
     versions = versions.iloc[-1] if len(versions) else ""
-    left_out = [(place(path), why) for path, why in left_out]
+    left_out = [(place(path), printable(why)) for path, why in left_out]
     for part in parts:
         others = "made with " + part.cells.versions + f", unlike most results ({versions})"
         faults = part.cells.fault.where(part.cells.fault.notna() | (part.cells.versions == versions), others).dropna()
@@ -113,8 +117,8 @@ def read() -> Results:
 
 
 def place(path: Path) -> str:
-    """A file, from the results folder."""
-    return os.path.relpath(path, layout.RESULTS)
+    """A file, from the results folder, in plain characters."""
+    return printable(os.path.relpath(path, layout.RESULTS))
 
 
 def kind_of(result: Result) -> str:
@@ -127,23 +131,29 @@ def text_of(result: Result) -> str:
     missing = [name for name in (*NUMBERS, *TEXTS, *NEEDED["mode" in settings]) if name not in settings]
     if missing:
         raise Unfinished(f"its {run_name} does not say: {', '.join(missing)}")
-    numbers = [settings.get(name, 0) for name in (*NUMBERS, *MORE_NUMBERS)]
-    if not all(isinstance(value, (int, float)) for value in numbers) or not isinstance(
-        settings.get("poison", {}), dict
-    ):
-        raise Unfinished(f"its {run_name} holds settings that are not numbers")
-    lines = result.text.splitlines() or [""]
+    of_shaping = settings_of_shaping(settings["shaping"])
+    if of_shaping is None:
+        raise Unfinished("of a kind of shaping that is not known here: name its file with --shaping-file")
+    odd = [name for name, value in of_shaping.items() if settings.get(name) != value]
+    if odd:
+        raise Unfinished(f"damaged: by its {run_name} its shaping and its {odd[0]} contradict each other")
+    if not all(PLAIN.fullmatch(text) for text in result.texts.values()):
+        raise Unfinished("damaged: it holds something else than numbers and words, or a line that does not end")
+    lines = result.text.split("\n")[:-1]
+    names = lines[0].split(",") if lines else []
+    if len(set(names)) < len(names) or "number" in names:
+        raise Unfinished("damaged: its columns do not have names of their own")
     attack = attacks().get(settings["attack"])
     needed = [*COLUMNS[kind], *(attack.measures if attack and kind == layout.ANALYSIS_RESULTS else ())]
-    lacking = [name for name in needed if name not in lines[0].split(",")]
+    lacking = [name for name in needed if name not in names]
     if lacking or len(lines) == 1:
         raise Unfinished(f"it has no column {', '.join(lacking)}" if lacking else "it has no lines")
     if kind == layout.ANALYSIS_RESULTS:
         texts = [result.texts.get(name) for name in (layout.MAGNITUDES, layout.ORIENTATIONS)]
         if None in texts:
             raise Unfinished("its gradients are not reduced yet: python3 analyze_gradients.py")
-        parts = [lines, *([header, *text.splitlines()] for header, text in zip(MEANS, texts))]
-        parts += [text.splitlines() for name, text in result.texts.items() if name == layout.PER_EXAMPLE]
+        parts = [lines, *([header, *text.split("\n")[:-1]] for header, text in zip(MEANS, texts))]
+        parts += [text.split("\n")[:-1] for name, text in result.texts.items() if name == layout.PER_EXAMPLE]
         if len({len(part) for part in parts}) > 1:
             raise Unfinished(f"damaged: its extracts are not of its {len(lines) - 1} epochs")
         lines = [",".join(line) for line in zip(*parts)]
@@ -152,13 +162,26 @@ def text_of(result: Result) -> str:
     return "\n".join(lines)
 
 
+# Of the CSV texts of results: numbers and words, with no quotes, which could reach over the end of a line
+PLAIN = re.compile(r"(?:[\w.+-]{0,100}(?:,[\w.+-]{0,100}){0,200}\n)*", re.ASCII)
+
+
+@functools.cache
+def settings_of_shaping(text: str) -> dict | None:
+    """The settings that a shaping's text stands for; None where it is none that is known here."""
+    try:
+        return shaping(text).settings
+    except argparse.ArgumentTypeError:
+        return None
+
+
 def frames(kind: str, found: list[tuple[Result, str]]) -> Part:
     """The data frames of the results of a kind; `fault` of a cell says that its lines are no numbers."""
     lines = read_lines([text for _, text in found])
     columns = [name for name in (*COLUMNS[kind], *MAY_HAVE.get(kind, [])) if name != "success"]
     lines = with_columns(lines, [*columns, "success"])
     numbers = lines[columns].apply(pd.to_numeric, errors="coerce").astype(float)
-    odd = (numbers.isna() & lines[columns].notna() | np.isinf(numbers)).any(axis=1)
+    faults = faults_of(kind, numbers, lines)
     lines[columns] = numbers
     cells = pd.DataFrame([described(result) for result, _ in found])
     texts, numeric = [*TEXTS, *MORE_TEXTS, *ABOUT], [*NUMBERS, *MORE_NUMBERS]
@@ -167,13 +190,39 @@ def frames(kind: str, found: list[tuple[Result, str]]) -> Part:
     cells[of_set] = cells[of_set].apply(pd.to_numeric, errors="coerce")
     cells = identity.with_protocol(cells.astype({**dict.fromkeys(texts, object), **dict.fromkeys(numeric, float)}))
     cells["clip_norm"] = cells.clip_norm.mask(cells.kind == "undefended", math.inf)
-    cells["fault"] = pd.Series("it holds something else than numbers", lines.index[odd].unique()).reindex(cells.index)
+    cells["fault"] = faults.reindex(cells.index)
     if "test_acc" in columns:
         accuracies = lines.groupby(level=0).test_acc
         cells["best_acc"], cells["diverged"] = accuracies.max(), lines.test_acc.isna().groupby(level=0).any()
         cells["epochs_acc"] = accuracies.agg(lambda values: values.to_numpy().mean())
         cells["final_acc"] = lines.test_acc[~lines.index.duplicated(keep="last")]
     return Part(cells, lines)
+
+
+def faults_of(kind: str, numbers: pd.DataFrame, lines: pd.DataFrame) -> pd.Series:
+    """What is wrong with the lines of results of a kind, by the row of their cell; of those alone where anything is.
+
+    numbers: the columns of `lines` that must hold such. An accuracy is NaN where a training diverged.
+    """
+    counts = numbers[[name for name in ("epoch", "n_poison", "target", "poison") if name in numbers]]
+    shares = numbers[[name for name in numbers if name.endswith("_acc") or name in BACKDOOR]]
+    rules = {
+        "it holds something else than numbers": numbers.isna() & lines[[*numbers]].notna() | (numbers.abs() > 1e300),
+        "its epochs, poisons or targets are no whole numbers": (counts % 1 != 0) & counts.notna() | (counts < 0),
+        "it holds an accuracy that is no share of 1": (shares < 0) | (shares > 1),
+    }  # fmt: skip
+    if kind == TRIALS:
+        rules["its successes are not True or False"] = ~lines[["success"]].astype(str).isin(["True", "False"])
+        rules["its targets, poisons or epochs are not numbers"] = counts.isna()
+    else:
+        rules["its baseline_acc is NaN"] = numbers[["baseline_acc"]].isna()
+        order = lines.groupby(level=0).cumcount() + 1
+        rules["its epochs are not 1, 2, 3 ..."] = (numbers.epoch != order).to_frame()
+    found = {}
+    for why, odd in rules.items():
+        for row in lines.index[odd.any(axis=1)].unique():
+            found.setdefault(row, why)
+    return pd.Series(found, dtype=object)
 
 
 def described(result: Result) -> dict:

@@ -8,6 +8,7 @@ cell's own files stand for it where it is kept in both.
 
 from __future__ import annotations
 
+import os
 import platform
 import re
 import shutil
@@ -16,7 +17,7 @@ from importlib import metadata
 from pathlib import Path
 
 from command_line import refuse
-from files import file_sha256, read_json, text_sha256, write_csv, write_json
+from files import Unreadable, below, file_sha256, read_json, sha256, text, text_sha256, write_csv, write_json
 from results import folded, layout
 from results.folded import Result
 
@@ -63,7 +64,7 @@ def finished(path: Path, settings: dict) -> bool:
     extracts = {layout.MAGNITUDES, layout.ORIENTATIONS}
     if settings["dump"] == "npz":  # the paper's layout has no single examples
         extracts.add(layout.PER_EXAMPLE)
-    return extracts <= set(result.texts) or (path.parent / layout.PARAM_UPDATES).is_dir()
+    return extracts <= set(result.texts) or recorded_whole(path.parent, result.run)
 
 
 def check_free(path: Path, settings: dict) -> None:
@@ -80,6 +81,37 @@ def check_free(path: Path, settings: dict) -> None:
             )
 
 
+def recorded_whole(folder: Path, run: dict) -> bool:
+    """Whether the recorded gradients of an analysis are there, the ones that its run.json vouches for.
+
+    Those of a run.json that does not speak of them are taken as they are.
+    """
+    if not (folder / layout.PARAM_UPDATES).is_dir():
+        return False
+    known = run.get(folded.RECORDS)
+    return known is None or known == records_sha256(folder)
+
+
+def check_recorded(folder: Path, epochs: int) -> None:
+    """Refuse an analysis of so many epochs of which some were taken away before it had ended."""
+    there = {path.name.partition("_")[0].partition(".")[0] for path in (folder / layout.PARAM_UPDATES).glob("*")}
+    lost = [epoch for epoch in range(1, epochs + 1) if str(epoch) not in there]
+    if lost:
+        refuse(
+            f"{folder / layout.PARAM_UPDATES}: lacks epoch {lost[0]} of {epochs} (and {len(lost) - 1} more), which was"
+            " recorded and taken away; give the same command again"
+        )
+
+
+def records_sha256(folder: Path) -> str:
+    """The SHA-256 of an analysis' recorded gradients, by their files' names and bytes."""
+    parts = []
+    for path in sorted((folder / layout.PARAM_UPDATES).iterdir()):
+        if layout.RECORDED.fullmatch(path.name) and path.is_file():
+            parts += [path.name.encode(), file_sha256(path).encode()]
+    return sha256(*parts)
+
+
 def begin(folder: Path) -> None:
     """Make a cell unfinished before it is trained again: nothing of an earlier run may pass for the new one's."""
     for name in (layout.RUN, layout.MAGNITUDES, layout.ORIENTATIONS, layout.PER_EXAMPLE):
@@ -93,7 +125,10 @@ def write(path: Path, header: Iterable[str], lines: Iterable[Iterable], settings
     `measured` is what a repetition need not share, such as wall seconds.
     """
     write_csv(path, header, lines)
-    run = {"settings": settings, "results": {path.name: file_sha256(path)}, **measured, "versions": versions()}
+    run = {"settings": settings, "results": {path.name: file_sha256(path)}, **measured}
+    if path.name == layout.ANALYSIS_RESULTS and (path.parent / layout.PARAM_UPDATES).is_dir():
+        run[folded.RECORDS] = records_sha256(path.parent)
+    run["versions"] = versions()
     write_json(layout.run_file(path), run)
 
 
@@ -120,19 +155,22 @@ def of_files(path: Path) -> Result:
     mark = layout.run_file(path)
     if not path.is_file():
         raise Unfinished("missing")
-    if not mark.is_file():
+    if not mark.exists():
         raise Unfinished(f"no {mark.name} beside it: unfinished, or not of this suite")
     run = read_json(mark)
-    if run is None or not isinstance(run.get("settings"), dict):
+    if run is None:
         raise Unfinished(f"damaged: its {mark.name} cannot be read")
-    results = run.get("results")
-    if not isinstance(results, dict) or path.name not in results:
+    try:
+        folded.check(run)
+    except ValueError as error:
+        raise Unfinished(f"damaged: its {mark.name} cannot be used, {error}") from None
+    if path.name not in run["results"]:
         raise Unfinished(f"damaged: its {mark.name} is not of this file")
     texts = {}
-    for name, digest in results.items():
+    for name, digest in run["results"].items():
         try:
-            texts[name] = path.with_name(Path(name).name).read_text()
-        except (OSError, UnicodeDecodeError):
+            texts[name] = text(path.with_name(name))
+        except Unreadable:
             texts[name] = ""
         if text_sha256(texts[name]) != digest:
             raise Unfinished(
@@ -142,9 +180,12 @@ def of_files(path: Path) -> Result:
 
 
 def extract(folder: Path, name: str) -> str | None:
-    """The content of an analysis' extract, from its file or from where it was folded; None where there is none."""
+    """The content of an analysis' extract, from its file or from where it was folded; None where there is none.
+
+    Raises `Unreadable` where the file is no text.
+    """
     if (folder / name).exists():
-        return (folder / name).read_text()
+        return text(folder / name)
     path = folder.resolve() / layout.ANALYSIS_RESULTS
     if layout.RESULTS.resolve() not in path.parents:
         return None
@@ -161,10 +202,24 @@ def read_all() -> tuple[list[Result], list[tuple[Path, str]]]:
     """
     found: dict[Path, Result] = {}
     left_out: dict[Path, str] = {}
-    for path in sorted(path for part in PARTS for path in (layout.RESULTS / part).rglob("*")):
-        if layout.PARAM_UPDATES in path.parts or path.is_dir():
+    for part in PARTS:
+        files, _, others = below(layout.RESULTS / part)
+        left_out.update(others)
+        _sort(files, found, left_out)
+    for path, result in found.items():
+        if why := misplaced(result):
+            left_out[path] = why
+        else:
+            left_out.pop(path, None)
+    return [result for path, result in sorted(found.items()) if path not in left_out], sorted(left_out.items())
+
+
+def _sort(files: list[Path], found: dict[Path, Result], left_out: dict[Path, str]) -> None:
+    """Put the results among files into `found`, and what is none into `left_out`."""
+    by_others = (layout.null_folder(), layout.described_folder())  # `results.nulls`, `results.described` read them
+    for path in files:
+        if path.parent.name == layout.PARAM_UPDATES and layout.RECORDED.fullmatch(path.name):
             continue
-        by_others = (layout.null_folder(), layout.described_folder())  # `results.nulls`, `results.described` read them
         if path.parent in by_others and path.suffix == ".csv":
             continue
         if path.name.endswith(".writing"):
@@ -181,20 +236,14 @@ def read_all() -> tuple[list[Result], list[tuple[Path, str]]]:
                 found[path] = of_files(path)
             except Unfinished as error:
                 left_out.setdefault(path, str(error))  # of a folded one it is known better what is wrong
-    for path, result in found.items():
-        if why := misplaced(result):
-            left_out[path] = why
-        else:
-            left_out.pop(path, None)
-    return [result for path, result in sorted(found.items()) if path not in left_out], sorted(left_out.items())
 
 
 def misplaced(result: Result) -> str:
     """Why a result does not lie where its settings say; empty where it does."""
     try:
         place = layout.cell_file(result.settings)
-    except (KeyError, TypeError) as error:
+    except (KeyError, TypeError, ValueError) as error:
         return f"its {layout.run_file(result.path).name} does not say: {error}"
     if place != result.path:
-        return f"misplaced: by its settings it is {place.relative_to(layout.RESULTS)}, of which it may be a copy"
+        return f"misplaced: by its settings it is {os.path.relpath(place, layout.RESULTS)}, of which it may be a copy"
     return ""

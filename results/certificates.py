@@ -18,6 +18,20 @@ SETTINGS = [
 TEXTS = ["dataset", "certificate", "network", "optimizer", "shaping"]
 FRONTIER = [*SETTINGS, "poisons", "clean_acc", "certified_acc", "held_out_acc", "held_out_certified_acc"]
 ATTACKED = [*SETTINGS, "attack", "poisons", "clean_acc", "certified_acc", "acc", "moved", "bound", "broken"]
+KINDS = {
+    **dict.fromkeys((*TEXTS, "attack"), lines.TEXT),
+    **dict.fromkeys(("learning_rate", "decay", "noise_multiplier", "rate", "moved", "bound"), lines.NUMBER),
+    **dict.fromkeys(
+        ("batch_size", "epochs", "parts", "spread", "models", "seed", "poisons", "broken"), lines.WHOLE
+    ),
+    **dict.fromkeys(("clean_acc", "certified_acc", "held_out_acc", "held_out_certified_acc", "acc"), lines.SHARE),
+    "averaged": lines.FLAG,
+}  # fmt: skip
+# What a certificate does without, and held-out rows of data that have none
+GAPS = [
+    "optimizer", "learning_rate", "batch_size", "epochs", "decay", "averaged", "parts", "spread", "noise_multiplier",
+    "rate", "models", "clean_acc", "held_out_acc", "held_out_certified_acc",
+]  # fmt: skip
 
 
 def path(dataset_name: str, name: str) -> Path:
@@ -31,14 +45,13 @@ def columns_of(file: Path) -> list[str]:
 
 def read(file: Path) -> pd.DataFrame:
     """The lines of one file, FRONTIER or ATTACKED; raises `Unreadable` where it is damaged."""
-    found = lines.read(file)
     columns = columns_of(file)
-    if list(found) != columns:
-        raise Unreadable(f"damaged: its columns are not {', '.join(columns)}")
-    measured = ["poisons", "certified_acc"] + (["acc", "moved", "bound", "broken"] if columns is ATTACKED else [])
-    numbers = found[measured].apply(pd.to_numeric, errors="coerce")
-    if found.empty or numbers.isna().any(axis=None) or not found.certified_acc.between(0, 1).all():
-        raise Unreadable("damaged: it lacks lines, or holds something else than numbers")
+    found = lines.read(file, {name: KINDS[name] for name in columns}, gaps=GAPS)
+    keys = [name for name in columns if name in (*SETTINGS, "attack", "poisons")]
+    if found.duplicated(keys).any():
+        raise Unreadable("damaged: it has two lines of one setting and number of rows")
+    if not found.certificate.isin(CERTIFICATES).all():
+        raise Unreadable(f"damaged: a certificate is not one of {', '.join(CERTIFICATES)}")
     return found
 
 

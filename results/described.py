@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 
 from files import Unreadable
@@ -19,16 +18,17 @@ MODEL = ["best_acc", "final_acc", "margin_q25", "margin_q50", "margin_q75", "mar
 DISTANCES = ["own_class_distance", "other_class_distance", "nearest_of_other_class"]
 OF_TARGETS = ["target_base_distance", "target_nearest_base_distance"]  # NaN where the classes are not there
 COLUMNS = [*SETTINGS, *ROWS, *MODEL, *DISTANCES, *OF_TARGETS]
+TEXTS, WHOLE = SETTINGS[:3], [*SETTINGS[3:], *ROWS[:4], "class_rows_smallest", "class_rows_largest"]
+KINDS = {
+    name: lines.TEXT if name in TEXTS else lines.WHOLE if name in WHOLE else lines.NUMBER for name in COLUMNS
+} | dict.fromkeys(("density", *MODEL[:2]), lines.SHARE)
 
 
 def read(path: Path) -> pd.DataFrame:
     """The one line of a file, by COLUMNS; raises `Unreadable` where it is damaged, or not where it says it is from."""
-    found = lines.read(path)
-    if list(found) != COLUMNS or len(found) != 1 or found.drop(columns=OF_TARGETS).isna().any(axis=None):
-        raise Unreadable("damaged: it does not have all columns, or not one line")
-    numbers = found.drop(columns=SETTINGS[:3])
-    if not all(np.issubdtype(kind, np.number) for kind in numbers.dtypes):
-        raise Unreadable("damaged: it holds something else than numbers")
+    found = lines.read(path, KINDS, gaps=OF_TARGETS)
+    if len(found) != 1:
+        raise Unreadable("damaged: it does not have one line")
     if layout.described_file(*found.loc[0, ["dataset", "network"]]) != path:
         raise Unreadable("misplaced: it is of another data set or network, of which it may be a copy")
     return found

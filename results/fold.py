@@ -16,7 +16,7 @@ import contextlib
 from pathlib import Path
 
 from command_line import Parser, refuse, run
-from files import Lock
+from files import Lock, below, printable
 from results import cells, folded, layout
 from results.folded import Result
 
@@ -24,7 +24,7 @@ from results.folded import Result
 def main() -> None:
     Parser(__doc__).parse_args()
     # A sweep takes pieces of these locks for as long as it is at them
-    paths = [layout.RESULTS / "train.lock", *sorted((layout.RESULTS / "tpoisoning").rglob("attack_w.lock"))]
+    paths = [layout.RESULTS / "train.lock", *locks_of_targets()]
     locks = [Lock(path) for path in paths if layout.RESULTS.is_dir()]
     if not all(lock.take_all() for lock in locks):
         refuse(f"{layout.RESULTS}: a sweep is running there; give this command again when it has ended")
@@ -34,11 +34,15 @@ def main() -> None:
         fold(runs, group)
     print(f"{layout.RESULTS}: {len(results)} results in {count_files()} files, {before} before")
     for path, why in left_out:
-        print(f"not folded: {path} ({why})")
+        print(f"not folded: {printable(path)} ({printable(why)})")
+
+
+def locks_of_targets() -> list[Path]:
+    return [path for path in below(layout.RESULTS / "tpoisoning")[0] if path.name == "attack_w.lock"]
 
 
 def count_files() -> int:
-    return sum(path.is_file() for part in cells.PARTS for path in (layout.RESULTS / part).rglob("*"))
+    return sum(len(below(layout.RESULTS / part)[0]) for part in cells.PARTS)
 
 
 def by_table(results: list[Result]) -> dict[Path, list[Result]]:

@@ -19,16 +19,18 @@ import csv
 import io
 import itertools
 import json
+import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from files import checksum, text_sha256, writing
+from files import Unreadable, checksum, csv_lines, is_plain, json_value, printable, text, text_sha256, writing
 from results import layout
 
 # Columns that hold text, whatever it looks like; in all others a cell is JSON, or text that is no JSON
 TEXTS = {"path", "checksum", "shaping", "kind", "model", "attack", "dataset", "network", "poison_set", "budget", "mode"}
 TEXT_STARTS, TEXT_ENDS = ("results.", "versions."), ("_sha256",)
-NOT_SETTINGS = ("wall_seconds", "replicas")
+NOT_SETTINGS = ("wall_seconds", "replicas", "records_sha256")
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,60 @@ class Result:
     def text(self) -> str:
         """The content of its CSV file."""
         return self.texts[self.path.name]
+
+
+WHOLES = (
+    "batch_size", "epochs", "seed", "clean_rows", "n_poison", "target", "base_class", "target_class", "poisons",
+    "trial",
+)  # fmt: skip
+NUMBERS = ("learning_rate", "ratio", "clip_norm", "noise_std", "noise_multiplier", "delta", "baseline_acc")
+WORDS = (  # settings that are texts
+    "dataset", "network", "engine", "optimizer", "shaping", "kind", "attack", "poison_set", "start", "baseline", "mode",
+    "budget", "model", "poison_sha256", "model_sha256", "baseline_sha256", "shaping_file_sha256",
+)  # fmt: skip
+FILE_NAME, SETTING = re.compile(r"[\w+-][\w.+-]{0,250}"), re.compile(r"[A-Za-z_][\w.-]{0,99}")
+RECORDS = "records_sha256"  # of recorded gradients (`results.param_updates`)
+
+
+def check(run: dict) -> None:
+    """Raise ValueError where what a run.json holds is not of the kinds that a run.json has."""
+    settings, results, versions = run.get("settings"), run.get("results"), run.get("versions", {})
+    if not isinstance(settings, dict) or not isinstance(results, dict) or not isinstance(versions, dict):
+        raise ValueError("it holds no settings, results and versions")
+    check_settings(settings)
+    if not all(FILE_NAME.fullmatch(name) and isinstance(digest, str) for name, digest in results.items()):
+        raise ValueError("its results are no files and their SHA-256")
+    if not all(isinstance(text, str) and is_plain(text) for pair in versions.items() for text in pair):
+        raise ValueError("its versions are no texts")
+    seconds, replicas = run.get("wall_seconds", 0.0), run.get("replicas", 1)
+    if not is_number(seconds) or seconds < 0 or type(replicas) is not int or not 1 <= replicas < 2**31:
+        raise ValueError("its wall_seconds and replicas are none")
+    if not isinstance(run.get(RECORDS, ""), str):
+        raise ValueError(f"its {RECORDS} is none")
+
+
+def check_settings(settings: dict) -> None:
+    """Raise ValueError where settings of a training are not of the kinds that they have; `seed` must be there."""
+    if not all(SETTING.fullmatch(name) and is_plain(value) for name, value in settings.items()):
+        raise ValueError("it holds settings that are no settings")
+    odd = [name for name in WHOLES if name in settings and not is_whole(settings[name])]
+    odd += [name for name in NUMBERS if name in settings and not is_number(settings[name])]
+    if "seed" not in settings or odd:
+        raise ValueError(f"it holds settings that are not numbers: {', '.join(odd) or 'seed'}")
+    odd = [name for name in WORDS if not isinstance(settings.get(name, ""), str)]
+    odd += ["poison"] * (not isinstance(settings.get("poison", {}), dict))
+    if odd:
+        raise ValueError(f"it holds settings of another kind: {', '.join(odd)}")
+    if not 0 <= settings.get("baseline_acc", 0.0) <= 1:
+        raise ValueError("its baseline_acc is no share of 1")
+
+
+def is_whole(value) -> bool:
+    return type(value) is int and 0 <= value < 2**53
+
+
+def is_number(value) -> bool:
+    return type(value) in (int, float) and abs(value) < 1e300
 
 
 def read(runs: Path) -> tuple[dict[Path, Result], list[tuple[Path, str]]]:
@@ -80,10 +136,23 @@ def _stamp(table: Path) -> tuple | None:
 def _read(runs: Path) -> tuple[dict[Path, tuple | None], dict[Path, Result], list[tuple[Path, str]]]:
     """When each table was written, the results, and those that are damaged."""
     stamps, found, damaged, tables = {runs: _stamp(runs)}, {}, [], {}
-    for line in _lines(runs):
-        path = runs.parent / (line.get("path") or "?")
+    lines_of_runs = _lines(runs)
+    while True:
+        try:
+            line = next(lines_of_runs, None)
+        except Unreadable as error:
+            damaged.append((runs, str(error)))
+            break
+        if line is None:
+            break
+        path = runs.parent / (printable(line.get("path")) or "?")
         try:
             number, run = line["run"], _unflattened(line)
+            check(run)
+            if ".." in path.parts or path.name not in run["results"]:
+                raise ValueError("its line of settings is not of this file")
+            if path in found:
+                raise ValueError("two lines of settings are of this file")
             moved = layout.folded_files(path, run["settings"]["seed"])
             texts, source = {}, path
             for name, digest in run["results"].items():
@@ -98,43 +167,50 @@ def _read(runs: Path) -> tuple[dict[Path, tuple | None], dict[Path, Result], lis
                     source = table if name == path.name else source
                 else:  # also one that an earlier rule left where it was
                     stamps[kept] = _stamp(kept)
-                    texts[name] = kept.read_text()
+                    texts[name] = text(kept)
                 if text_sha256(texts[name]) != digest:
                     raise ValueError(f"{name} is cut off or altered, its SHA-256 is not the one in {runs.name}")
             found[path] = Result(path, run, texts, source)
-        except (OSError, KeyError, TypeError, ValueError, AttributeError) as error:
-            known = isinstance(error, ValueError) and not isinstance(error, UnicodeDecodeError)
+        except (Unreadable, KeyError, ValueError) as error:
+            known = isinstance(error, ValueError)
+            found.pop(path, None)
             damaged.append(
                 (path, f"damaged: {error}" if known else f"damaged or missing; its settings are in {runs.name}")
             )
     return stamps, found, damaged
 
 
-def _lines(runs: Path) -> list[dict[str, str]]:
-    """The lines of a runs.csv; none where it is missing or no text."""
-    try:
-        with open(runs, newline="") as stream:
-            return list(csv.DictReader(stream))
-    except (OSError, UnicodeDecodeError, csv.Error):
-        return []
+def _lines(runs: Path) -> Iterator[dict[str, str]]:
+    """The lines of a runs.csv; none where it is missing, `Unreadable` where it is no such table."""
+    if not runs.exists():
+        return
+    lines = csv_lines(text(runs))
+    header = next(lines)
+    if len(set(header)) < len(header) or not {"run", "path"} <= set(header):
+        raise Unreadable("damaged: it has no columns run and path, or two of one name")
+    for line in lines:
+        yield dict(zip(header, line))
 
 
 def _lines_by_run(table: Path) -> tuple[str, dict[str, list[str]]]:
-    """The header of a table of folded lines and its lines by the number of their run, both without the first column."""
+    """The header of a table of folded lines and its lines by the number of their run, both without the first column;
+    raises `Unreadable`.
+    """
     lines: dict[str, list[str]] = {}
-    with open(table, newline="") as stream:
-        header = stream.readline().rstrip("\n").partition(",")[2]
-        for line in stream:
-            run, _, rest = line.rstrip("\n").partition(",")
-            lines.setdefault(run, []).append(rest)
-    return header, lines
+    header, *rest = text(table).removesuffix("\n").split("\n")
+    for line in rest:
+        run, _, cells = line.partition(",")
+        lines.setdefault(run, []).append(cells)
+    return header.partition(",")[2], lines
 
 
 def numbers(runs: Path) -> dict[str, int]:
     """The numbers that runs have in a runs.csv, by their path."""
-    return {
-        line["path"]: int(line["run"]) for line in _lines(runs) if line.get("path") and (line["run"] or "").isdigit()
-    }
+    try:
+        lines = list(_lines(runs))
+    except Unreadable:
+        return {}
+    return {line["path"]: int(line["run"]) for line in lines if re.fullmatch("[1-9][0-9]{0,11}", line["run"])}
 
 
 def write(runs: Path, results: list[Result]) -> None:
@@ -228,7 +304,10 @@ def _unflattened(line: dict[str, str]) -> dict:
         elif column in NOT_SETTINGS:
             run[column] = value
         elif dot:
-            run["settings"].setdefault(part, {})[name] = value
+            parts = run["settings"].setdefault(part, {})
+            if not isinstance(parts, dict):
+                raise ValueError(f"its line of settings has two columns of {part}")
+            parts[name] = value
         else:
             run["settings"][column] = value
     if "checksum" in line and line["checksum"] != checksum(run):
@@ -253,9 +332,9 @@ def _from_cell(column: str, cell: str):
     return cell if decoded is None else decoded[0]
 
 
-def _json(text: str) -> tuple | None:
+def _json(content: str) -> tuple | None:
     """The value that a JSON text stands for, in a tuple; None where it is none."""
     try:
-        return (json.loads(text),)
+        return (json_value(content),)
     except ValueError:
         return None

@@ -10,11 +10,14 @@ import os
 import re
 from pathlib import Path
 
+from command_line import refuse
+
 REPOSITORY = Path(__file__).resolve().parent.parent
 RESULTS = REPOSITORY / (os.environ.get("RESULTS") or "results")
 MODELS = REPOSITORY / (os.environ.get("MODELS") or "models")
 POISONS = REPOSITORY / "datasets" / "poisons"
 WATERMARKS, BACKDOORS = (REPOSITORY / "datasets" / name for name in ("watermarks", "backdoors"))
+CACHE = REPOSITORY / ".cache"  # of libraries, which would put it into the user's home
 ANALYSIS = RESULTS / "analysis"
 PUBLISHED = REPOSITORY / "results" / "published"
 
@@ -31,6 +34,8 @@ ANALYSIS_RESULTS = "analysis_results.csv"
 RUN = "run.json"
 RUNS = "runs.csv"
 PARAM_UPDATES = "param_updates"
+DUMPED = re.compile(r"(\d{1,6})_(\d{1,9})_(clean|poison)_([01])\.csv", re.ASCII)  # epoch, batch, part, parameter
+RECORDED = re.compile(rf"[1-9]\d{{0,5}}\.npz|{DUMPED.pattern}", re.ASCII)  # the files in PARAM_UPDATES
 POISON = "poison.csv"
 MAGNITUDES, ORIENTATIONS, PER_EXAMPLE = "mextracts_epoch.csv", "aextracts_epoch.csv", "sextracts_epoch.csv"
 
@@ -108,8 +113,15 @@ def cell_file(settings: dict) -> Path:
     """The CSV file of the result that has these settings: the one rule of where results lie.
 
     settings: of a poisoned training or of a target's trials, as run.json holds them; KeyError where they do not say
-    enough.
+    enough. Refuses those that name a place elsewhere.
     """
+    place = _place(settings)
+    if ".." in place.parts or RESULTS not in place.parents:
+        refuse(f"{place}: no folder below {RESULTS}, though settings of a result name it")
+    return place
+
+
+def _place(settings: dict) -> Path:
     if "mode" in settings:
         return _targeted_file(settings)
     if settings["dump"] is None:

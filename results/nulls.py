@@ -12,6 +12,9 @@ from results import layout, lines
 SETTINGS = ["dataset", "network", "start", "shaping", "learning_rate", "batch_size", "epochs", "seed", "n_poison"]
 MEASURES = ["norm_ratio", "cosine", "median_example_ratio", "upper_quartile_example_cosine"]
 COLUMNS = [*SETTINGS, "draw", "epoch", *MEASURES]
+TEXTS = ("dataset", "network", "start", "shaping")
+KINDS = {name: lines.TEXT if name in TEXTS else lines.NUMBER for name in COLUMNS}
+KINDS |= dict.fromkeys(("batch_size", "epochs", "seed", "n_poison", "draw", "epoch"), lines.WHOLE)
 
 
 def read(path: Path) -> pd.DataFrame:
@@ -19,9 +22,11 @@ def read(path: Path) -> pd.DataFrame:
 
     A measure is NaN where a gradient is 0, which has no direction.
     """
-    found = lines.read(path)
-    if list(found) != COLUMNS or found.empty or found.drop(columns=MEASURES).isna().any(axis=None):
-        raise Unreadable("damaged: it does not have all columns and lines")
+    found = lines.read(path, KINDS, gaps=MEASURES)
+    if found.duplicated(["draw", "epoch"]).any() or (found[["draw", "epoch"]] < 1).any(axis=None):
+        raise Unreadable("damaged: its draws and epochs are not 1, 2, 3 ...")
+    if len(found[SETTINGS].drop_duplicates()) > 1:
+        raise Unreadable("damaged: its lines are of several settings")
     return found
 
 

@@ -14,17 +14,16 @@ value a line, param 0 the kernel and 1 the bias; the norms and cosines of single
 
 from __future__ import annotations
 
-import io
-import re
 from pathlib import Path
 
 import numpy as np
 
-from files import Unreadable, read_npz, writing
+from files import Unreadable, below, csv_lines, read_json, read_npz, text, writing
 from results import cells, layout
 
 PARTS, PARAMETERS = ("clean", "poison"), ("kernel", "bias")
-DUMPED = re.compile(r"(\d+)_(\d+)_(clean|poison)_([01])\.csv")
+MOST_EPOCHS, MOST_VALUES = 10_000, 2**27  # of all recorded epochs together: 1 GiB of float64
+ROWS = ("clean_norms", "poison_norms", "poison_cosines")  # of single examples
 
 
 def write_epoch(folder: Path, epoch: int, record, replica: int, dump: str = "npz") -> None:
@@ -55,22 +54,58 @@ def arrays(record, replica: int) -> dict[str, np.ndarray]:
 def read(folder: Path) -> list[dict[str, np.ndarray]]:
     """The recorded epochs of a folder in order, from either layout.
 
-    Raises `Unreadable` when an epoch is missing or damaged.
+    Raises `Unreadable` when an epoch is missing or damaged, or is not what the run.json beside the folder vouches for.
     """
-    if next(Path(folder).glob("*.csv"), None) is not None:
-        return _read_csv(folder)
-    epochs = sorted(int(path.stem) for path in Path(folder).glob("*.npz") if path.stem.isdigit())
-    if not epochs or epochs != list(range(1, len(epochs) + 1)):
-        raise Unreadable(f"epochs {epochs} are not 1, 2, 3 ...")
-    arrays = [read_npz(Path(folder) / f"{epoch}.npz") for epoch in epochs]
-    expected = {f"{part}_{parameter}" for part in PARTS for parameter in PARAMETERS} | {
-        "clean_norms",
-        "poison_norms",
-        "poison_cosines",
-    }
-    for epoch, content in zip(epochs, arrays):
-        if set(content) != expected:
-            raise Unreadable(f"{epoch}.npz holds {', '.join(sorted(content))}, not {', '.join(sorted(expected))}")
+    folder = Path(folder)
+    files, _, others = below(folder)
+    odd = [path for path in files if path.parent != folder or not layout.RECORDED.fullmatch(path.name)]
+    odd = [path for path in odd if not path.name.endswith(".writing")] + [path for path, _ in others]
+    if odd:
+        raise Unreadable(f"{odd[0].name} is no recorded epoch: those are called 1.npz or 1_1_clean_0.csv ...")
+    run = read_json(folder.parent / layout.RUN)
+    if run is not None and not cells.recorded_whole(folder.parent, run):
+        raise Unreadable(f"it is not what was recorded: its SHA-256 is not the one in {layout.RUN}")
+    if any(path.suffix == ".csv" for path in files):
+        return _read_csv([path for path in files if path.suffix != ".writing"])
+    epochs = sorted(int(path.stem) for path in files if path.suffix == ".npz")
+    _check_epochs(epochs)
+    left, found = MOST_VALUES, []
+    for epoch in epochs:
+        try:
+            found.append(checked(read_npz(folder / f"{epoch}.npz"), found[0] if found else None))
+        except Unreadable as error:
+            raise Unreadable(f"{epoch}.npz: {error}") from None
+        left -= sum(values.size for values in found[-1].values())
+        if left < 0:
+            raise Unreadable(f"it has more than {MOST_VALUES} numbers")
+    return found
+
+
+def _check_epochs(epochs: list[int]) -> None:
+    if not epochs or epochs != list(range(1, len(epochs) + 1)) or len(epochs) > MOST_EPOCHS:
+        shown = ", ".join(map(str, epochs[:20])) or "none"
+        raise Unreadable(f"its epochs are not 1, 2, 3 ... but {shown}")
+
+
+def checked(arrays: dict[str, np.ndarray], first: dict[str, np.ndarray] | None) -> dict[str, np.ndarray]:
+    """The arrays of an epoch, of the shapes of the first epoch's; raises `Unreadable` where they are not such.
+
+    NaN is a gradient of weights that diverged, and a mean without batches.
+    """
+    expected = {f"{part}_{parameter}": 2 - at for part in PARTS for at, parameter in enumerate(PARAMETERS)}
+    expected |= dict.fromkeys(ROWS, 1)
+    if set(arrays) != set(expected):
+        raise Unreadable(f"it holds {', '.join(sorted(arrays))}, not {', '.join(sorted(expected))}")
+    for name, values in arrays.items():
+        if values.dtype.kind != "f" or values.ndim != expected[name]:
+            raise Unreadable(f"{name} is {values.dtype} of {values.ndim} dimensions, not floats of {expected[name]}")
+        if first is not None and name not in ROWS and values.shape != first[name].shape:
+            raise Unreadable(f"{name} is {values.shape}, not {first[name].shape} as in the first epoch")
+    for parameter in PARAMETERS:
+        if arrays[f"clean_{parameter}"].shape != arrays[f"poison_{parameter}"].shape:
+            raise Unreadable(f"the clean {parameter} has another shape than the poison's")
+    if arrays["clean_kernel"].shape[1:] != arrays["clean_bias"].shape or not arrays["clean_kernel"].size:
+        raise Unreadable("the kernel has other classes than the bias")
     return arrays
 
 
@@ -80,10 +115,14 @@ def reduced(folder: Path) -> bool:
 
 
 def read_extracts(folder: Path) -> np.ndarray:
-    """A folder's extracts of the mean gradients, float64 [epochs, (clean norm, poison norm, cosine)]."""
+    """A folder's extracts of the mean gradients, float64 [epochs, (clean norm, poison norm, cosine)]; raises
+    `Unreadable`.
+    """
     magnitudes, cosines = (
-        np.loadtxt(Path(folder) / name, delimiter=",", ndmin=2) for name in (layout.MAGNITUDES, layout.ORIENTATIONS)
+        _numbers(text(Path(folder) / name), width) for name, width in ((layout.MAGNITUDES, 2), (layout.ORIENTATIONS, 1))
     )
+    if len(magnitudes) != len(cosines):
+        raise Unreadable(f"{layout.MAGNITUDES} and {layout.ORIENTATIONS} are of different numbers of epochs")
     return np.column_stack([magnitudes, cosines])
 
 
@@ -91,13 +130,24 @@ def read_examples(folder: Path) -> np.ndarray | None:
     """A folder's quantiles (5, 25, 50, 75, 95%) over single examples, float64 [epochs, (clean norms, poison norms,
     poison cosines), quantiles].
 
-    None where single examples were not recorded.
+    None where single examples were not recorded; raises `Unreadable`.
     """
-    text = cells.extract(Path(folder), layout.PER_EXAMPLE)
-    if text is None:
+    content = cells.extract(Path(folder), layout.PER_EXAMPLE)
+    if content is None:
         return None
-    lines = np.loadtxt(io.StringIO(text), delimiter=",", skiprows=1, ndmin=2)
+    lines = _numbers(content.partition("\n")[2], 16)
     return lines[:, 1:].reshape(len(lines), 3, 5)
+
+
+def _numbers(content: str, width: int) -> np.ndarray:
+    """The numbers of a CSV text without a header, float64 [lines, width]; raises `Unreadable`."""
+    try:
+        found = np.array([list(map(float, line)) for line in csv_lines(content)])
+    except ValueError:
+        raise Unreadable("damaged: it holds something that is not a number") from None
+    if found.shape[1:] != (width,):
+        raise Unreadable(f"damaged: its lines are not of {width} numbers")
+    return found
 
 
 def _dump_csv(folder: Path, epoch: int, record, replica: int) -> None:
@@ -108,19 +158,29 @@ def _dump_csv(folder: Path, epoch: int, record, replica: int) -> None:
                     stream.writelines(f"{value!r}\n" for value in mean.reshape(-1).tolist())
 
 
-def _read_csv(folder: Path) -> list[dict[str, np.ndarray]]:
+def _read_csv(paths: list[Path]) -> list[dict[str, np.ndarray]]:
     """The epochs of the paper's layout, their parameters flat."""
     sums: dict[int, dict[str, list]] = {}
-    for path in sorted(Path(folder).glob("*.csv")):
-        match = DUMPED.fullmatch(path.name)
+    left, shapes = MOST_VALUES, {}
+    for path in paths:
+        match = layout.DUMPED.fullmatch(path.name)
         if match is None:
             raise Unreadable(f"{path.name} is not named <epoch>_<batch>_<clean|poison>_<param>.csv")
         try:
-            values = np.array(path.read_text().split(), np.float64)
+            values = np.array(text(path).split(), np.float64)
+        except Unreadable as error:
+            raise Unreadable(f"{path.name}: {error}") from None
         except ValueError:
             raise Unreadable(f"{path.name} holds something that is not a number") from None
+        left -= values.size
+        if left < 0:
+            raise Unreadable(f"it has more than {MOST_VALUES} numbers")
+        if not values.size or shapes.setdefault(match[4], values.size) != values.size:
+            raise Unreadable(f"{path.name} has {values.size} numbers, not {shapes.get(match[4])} as others")
         name = f"{match[3]}_{PARAMETERS[int(match[4])]}"
         sums.setdefault(int(match[1]), {}).setdefault(name, []).append(values)
-    if sorted(sums) != list(range(1, len(sums) + 1)):
-        raise Unreadable(f"epochs {sorted(sums)} are not 1, 2, 3 ...")
+    _check_epochs(sorted(sums))
+    for epoch, parts in sums.items():
+        if len(parts) < len(PARTS) * len(PARAMETERS):
+            raise Unreadable(f"epoch {epoch} lacks the files of a part or parameter")
     return [{name: np.mean(values, 0) for name, values in sums[epoch].items()} for epoch in sorted(sums)]

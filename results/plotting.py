@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
-import matplotlib
+from files import writing
+from results import layout
+
+os.environ.setdefault("MPLCONFIGDIR", str(layout.CACHE / "matplotlib"))
+import matplotlib  # noqa: E402  (the folder of its cache must be chosen first, and then the backend)
 
 matplotlib.use("Agg")
-import matplotlib.pyplot as plt  # noqa: E402  (the backend must be chosen first)
-
-from files import writing  # noqa: E402
+import matplotlib.pyplot as plt  # noqa: E402
 
 # Okabe and Ito's colours, ordered so that they also differ in lightness; a line has a marker or a dash of its own
 # besides.

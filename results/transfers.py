@@ -12,12 +12,15 @@ from pathlib import Path
 import pandas as pd
 
 from command_line import refuse
-from files import Lock, writing
+from files import Lock, Unreadable, writing
 from models.kind import UNDEFENDED_TEXT
+from results import lines as plain
 
 FILE = ["dataset", "network", "epochs", "poison_sha256"]
 KEY = [*FILE, "shaping", "seed"]
 COLUMNS = [*KEY, "attack", "ratio", "crafted_against", "poison_set", "train_acc_clean", "test_acc"]
+KINDS = {name: plain.TEXT for name in COLUMNS} | dict.fromkeys(("epochs", "seed"), plain.WHOLE)
+KINDS |= {"ratio": plain.NUMBER, "train_acc_clean": plain.SHARE, "test_acc": plain.SHARE}
 ONE_AT_A_TIME = threading.Lock()
 
 
@@ -25,15 +28,10 @@ def read(table: Path) -> pd.DataFrame:
     """The lines of a transfer.csv; none where there is none. Refuses a damaged one."""
     if not table.exists():
         return pd.DataFrame(columns=COLUMNS)
-    texts = {"shaping": str, "crafted_against": str}
     try:
-        lines = pd.read_csv(table, dtype=texts, keep_default_na=False, na_values=["nan"])
-        whole = list(lines) == COLUMNS and pd.api.types.is_integer_dtype(lines.seed)
-    except (ValueError, UnicodeError):  # pandas' own errors are ValueErrors
-        whole = False
-    if not whole:
-        refuse(f"{table}: damaged; restore it, or delete it to try all poison files again")
-    return lines
+        return plain.read(table, KINDS, gaps=["train_acc_clean", "test_acc"])
+    except Unreadable as error:
+        refuse(f"{table}: {error}; restore it, or delete it to try all poison files again")
 
 
 def of(lines: pd.DataFrame, **wanted) -> pd.DataFrame:

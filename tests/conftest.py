@@ -14,6 +14,9 @@ import pytest
 REPOSITORY = Path(__file__).resolve().parent.parent
 TRAIN = ("python3", "train.py", "--dataset", "subtask", "--network", "lr")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+# what libraries keep, of tests that import them without a command
+os.environ.setdefault("KERAS_HOME", str(REPOSITORY / ".cache/keras"))
+os.environ.setdefault("MPLCONFIGDIR", str(REPOSITORY / ".cache/matplotlib"))
 
 
 BROWSER, DRIVER = (shutil.which(name) for name in ("chromium", "chromedriver"))

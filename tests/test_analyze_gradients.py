@@ -1,10 +1,14 @@
 """Recorded gradients and what analyze_gradients.py makes of them, in both layouts."""
 
+import types
+
 import numpy as np
 import pytest
 from conftest import REPOSITORY, TRAIN, refused
 
 import analyze_gradients
+from models import minibatches
+from results import param_updates
 
 FLIPS = REPOSITORY / "datasets/poisons/indiscriminate/label-flips/fashion_mnist_3_4.1.0_random_0.05.npz"
 RECORD = (*TRAIN, "--poison", FLIPS, "--record", "--undefended", "--clip-norm", "4")
@@ -120,6 +124,47 @@ def test_extracts_are_norms_cosines_and_quantiles(tmp_path):
     )
     analyze_gradients.draw(tmp_path / "gradients.png", {"this": tmp_path})
     assert (tmp_path / "gradients.png").stat().st_size > 10000
+
+
+def test_what_is_recorded_are_the_rows_that_a_replica_sees():
+    """Six rows in two batches of three; replica 1 does not see the second clean row and the last poison."""
+    weight = np.array([[1, 1], [1, 0], [1, 1], [1, 1], [1, 1], [1, 0]], np.float32)
+    poison = np.array([False, False, True, False, True, True])
+    rows = types.SimpleNamespace(weight=types.SimpleNamespace(numpy=lambda: weight), is_poison=poison)
+    order = np.arange(6)
+    epoch = minibatches.Batches(order, np.array([0, 3, 6]), np.array([2, 1]), order % 3, 1)
+    random = np.random.default_rng(0)
+    sums = {f"{part}_{name}": random.random((2, 2, *shape)) for part in ("clean", "poison")
+            for name, shape in (("kernel", (3, 4)), ("bias", (3,)))}  # fmt: skip
+    squared, inner = random.random((6, 2)), random.random((3, 2))
+    record = minibatches.Record(rows, epoch, sums, squared, inner)
+    arrays = param_updates.arrays(record, 1)
+    assert arrays["clean_norms"] == pytest.approx(np.sqrt(squared[[0, 3], 1]))
+    assert arrays["poison_norms"] == pytest.approx(np.sqrt(squared[[2, 4], 1]))
+    clean = [np.linalg.norm(sums["clean_kernel"][batch, 1]) for batch in range(2)]
+    assert arrays["poison_cosines"] == pytest.approx(inner[:2, 1] / (np.sqrt(squared[[2, 4], 1]) * clean))
+    for part in ("clean", "poison"):  # one row of each part in every batch
+        assert arrays[f"{part}_kernel"] == pytest.approx(sums[f"{part}_kernel"][:, 1].mean(0).T)
+        assert arrays[f"{part}_bias"] == pytest.approx(sums[f"{part}_bias"][:, 1].mean(0))
+    assert param_updates.arrays(record, 0)["clean_kernel"] == pytest.approx(
+        ((sums["clean_kernel"][0, 0] / 2 + sums["clean_kernel"][1, 0]) / 2).T
+    )
+
+
+def test_extracts_are_read_as_they_are_written(tmp_path):
+    epochs = write_epochs(tmp_path, 2)
+    analyze_gradients.reduce(tmp_path, epochs)
+    assert param_updates.reduced(tmp_path) and not param_updates.reduced(tmp_path / "param_updates")
+    extracts, examples = param_updates.read_extracts(tmp_path), param_updates.read_examples(tmp_path)
+    assert extracts.shape == (2, 3) and examples.shape == (2, 3, 5)
+    for epoch, arrays in enumerate(epochs):
+        norms = [np.linalg.norm(arrays[f"{part}_kernel"]) for part in ("clean", "poison")]
+        assert extracts[epoch, :2] == pytest.approx(norms, rel=1e-6)
+        assert extracts[epoch, 2] == pytest.approx(
+            (arrays["clean_kernel"] * arrays["poison_kernel"]).sum() / np.prod(norms), abs=1e-6
+        )
+        for place, name in enumerate(("clean_norms", "poison_norms", "poison_cosines")):
+            assert examples[epoch, place] == pytest.approx(np.percentile(arrays[name], [5, 25, 50, 75, 95]), rel=1e-5)
 
 
 @pytest.mark.parametrize("damage", ["truncated", "gap", "foreign", "foreign csv"])

@@ -77,7 +77,8 @@ def test_missing_full_set_names_the_ways_to_get_it(tmp_path, monkeypatch):
 
     monkeypatch.setattr(fashion_mnist, "DEBIAN_FOLDER", tmp_path)
     monkeypatch.setattr(fashion_mnist, "HERE", tmp_path)
-    monkeypatch.setenv("KERAS_HOME", str(tmp_path))
+    for home in ("KERAS_HOME", "HOME"):
+        monkeypatch.setenv(home, str(tmp_path))
     monkeypatch.setattr(tf.keras.datasets.fashion_mnist, "load_data", offline)
     with pytest.raises(BadInput, match=r"\.gz.*dataset-fashion-mnist"):
         datasets.load("fashion_mnist")

@@ -242,7 +242,7 @@ class Matrix:
 
     def __init__(self, folder):
         self.folder, self.calls = folder, folder / "calls"
-        for name in ("compare_shapings.sh", "write_tasks.py", "command_line.py", "files.py"):
+        for name in ("compare_shapings.sh", "common.bash", "write_tasks.py", "command_line.py", "files.py"):
             shutil.copy2(REPOSITORY / name, folder / name)
         python = folder / "python"
         python.write_text(STAND_IN.format(python=sys.executable))
