@@ -17,6 +17,8 @@ from typing import NoReturn
 import numpy as np
 from tqdm import tqdm
 
+import files
+
 
 class BadInput(ValueError):
     """What a user gave cannot be used.
@@ -30,7 +32,7 @@ def refuse(message: str) -> NoReturn:
 
     A notebook may catch it; an entry point ends in its line (`run`).
     """
-    raise BadInput(" ".join(str(message).split()))
+    raise BadInput(files.printable(" ".join(str(message).split())))
 
 
 def run(main: Callable[[], None]) -> None:
@@ -51,7 +53,7 @@ def run(main: Callable[[], None]) -> None:
     except MemoryError as error:
         why = error or "no more to be had"
         line = f"out of memory ({why}): raise `ulimit -v`, or give less with --memory; what is finished stays"
-    print("error:", " ".join(line.split()), file=sys.stderr)
+    print("error:", files.printable(" ".join(line.split())), file=sys.stderr)
     raise SystemExit(2)
 
 
@@ -70,8 +72,6 @@ def end_on_signals() -> None:
 
     def wait() -> None:
         number = os.read(reader, 1)[0]
-        import files
-
         for last in files.at_end:
             last()
         what = "interrupted" if number == signal.SIGINT else "ended by a signal"

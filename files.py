@@ -192,11 +192,11 @@ _JSON = json.JSONDecoder(
 
 
 def is_plain(value: Any, depth: int = 3) -> bool:
-    """Whether a JSON value is a finite number of 64 bits, a text that a terminal shows in one line, or lists and
-    objects of such: what settings may be.
+    """Whether a JSON value is a finite number of 64 bits, a text that a terminal shows in one line and no spreadsheet
+    takes for a formula, or lists and objects of such: what settings may be.
     """
     if isinstance(value, str):
-        return len(value) <= 1000 and value.isprintable()
+        return len(value) <= 1000 and value.isprintable() and not value.startswith(("=", "+", "-", "@"))
     if isinstance(value, (list, dict)):
         parts = [*value, *value.values()] if isinstance(value, dict) else value
         return depth > 0 and len(parts) <= 1000 and all(is_plain(part, depth - 1) for part in parts)
@@ -219,7 +219,8 @@ class Unreadable(Exception):
 
 NPZ_BYTES = 2**30  # what an npz file may unpack to: twenty times all of Fashion-MNIST
 DIRECTORY_BYTES = 2**20  # of an archive's list of members, of which thousands fit
-TEXT_BYTES, JSON_BYTES, LINE_BYTES = 2**26, 2**20, 2**20  # five times the largest table; of settings; of a line
+TEXT_BYTES, JSON_BYTES, LINE_BYTES = 2**25, 2**20, 2**20  # thrice the largest table; of settings; of a line
+MOST_LINES = 2**20  # ten times the largest table's
 PIECE = 2**20
 
 
@@ -251,7 +252,7 @@ def opened(path: Path, most: int = NPZ_BYTES) -> IO[bytes]:
         raise Unreadable(f"it cannot be opened ({getattr(error, 'strerror', None) or error})") from None
     why = "" if stat.S_ISREG(status.st_mode) else "no plain file"
     if status.st_size > most:
-        why = f"it has {status.st_size / 2**20:.0f} MiB, more than {most / 2**20:.0f} MiB"
+        why = f"it has {status.st_size:,} bytes, more than {most:,}"
     if why:
         stream.close()
         raise Unreadable(why)
@@ -281,7 +282,7 @@ def csv_lines(content: str) -> Iterator[list[str]]:
     Every line has as many cells as the first and characters that a terminal shows; a cell ends with its line.
     """
     width = None
-    for line in content.removesuffix("\n").split("\n"):
+    for line in lines_of(content):
         if len(line) > LINE_BYTES or not line.isprintable():
             raise Unreadable("damaged: it has a line of another kind than text, or of more than 1 MiB")
         try:
@@ -324,6 +325,18 @@ def below(folder: Path) -> tuple[list[Path], list[Path], list[tuple[Path, str]]]
 
 
 TOO_DEEP = f"it lies more than {DEPTH} folders deep"
+
+
+def lines_of(content: str) -> Iterator[str]:
+    """The lines of a text, one after the other; raises `Unreadable` where they are more than MOST_LINES."""
+    if content.count("\n") > MOST_LINES:
+        raise Unreadable(f"damaged: it has more than {MOST_LINES:,} lines")
+    start, end = 0, content.find("\n")
+    while end >= 0:
+        yield content[start:end]
+        start, end = end + 1, content.find("\n", end + 1)
+    if start < len(content) or not content:
+        yield content[start:]
 
 
 def read_npz(path: Path | IO[bytes]) -> dict[str, np.ndarray]:

@@ -106,7 +106,9 @@ def _load_paper() -> Dataset:
                 f"{PAPER_FILE}: {x.dtype} rows {x.shape} with {y.dtype} labels {y.shape}, not rows of"
                 f" {FEATURES} features with one label each; {mend}"
             )
-        if not (np.isfinite(x).all() and x.min() >= 0 and x.max() <= 1 and (y == np.clip(np.round(y), 0, CLASSES - 1)).all()):
+        if not (
+            np.isfinite(x).all() and x.min() >= 0 and x.max() <= 1 and (y == np.clip(np.round(y), 0, CLASSES - 1)).all()
+        ):
             refuse(f"{PAPER_FILE}: values outside [0, 1] or labels outside 0 to {CLASSES - 1}; {mend}")
     return _dataset(PAPER_NAME, x_train, y_train, x_test, y_test)
 

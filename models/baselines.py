@@ -150,7 +150,7 @@ def baseline(
     train_clean(clean, dataset, [shaping], learning_rate)
     folder = kept_folder(*clean_cells(clean, [shaping], learning_rate))
     config = checkpoints.config(folder)
-    if not {"best_test_acc", "sha256"} <= set(config) or checkpoints.BEST not in config["sha256"]:
+    if not {"best_test_acc", "final_test_acc", "sha256"} <= set(config) or checkpoints.BEST not in config["sha256"]:
         refuse(
             f"{folder / checkpoints.CONFIG}: damaged, it does not say what it is of; delete {folder} to train it again"
         )

@@ -20,7 +20,7 @@ from files import Unreadable, opened, read_npz
 from results.layout import REPOSITORY
 
 NAMES = {"bestX": 2, "bestY": 1}  # and the dimensions of one candidate set
-MEMORY, SECONDS = 3 * 2**30, 60  # of the child; an address space, of which libraries take a part
+MEMORY, SECONDS = 2**30, 60  # of the child, beside its libraries: thrice the largest file of ten sets
 DENSE = 2**28  # bytes of a sparse matrix once it is dense: ten times the largest
 SAID = 3  # status of a child that said what is wrong
 
@@ -69,8 +69,10 @@ def first_set(sets: np.ndarray, dimensions: int) -> np.ndarray:
 
 
 def limit() -> None:
-    """Give this process little memory from now on."""
-    resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
+    """Give this process little more memory than it has."""
+    pages = int(Path("/proc/self/statm").read_text().split()[0]) if Path("/proc/self/statm").exists() else 2**18
+    most = pages * resource.getpagesize() + MEMORY
+    resource.setrlimit(resource.RLIMIT_AS, (most, most))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 

@@ -22,10 +22,11 @@ import numpy as np
 
 from command_line import BadInput, refuse
 from datasets import Dataset
-from files import NPZ_BYTES, Unreadable, file_sha256, is_plain, json_value, read_npz, sha256, write_npz
+from files import Unreadable, file_sha256, is_plain, json_value, read_npz, sha256, write_npz
 from poisons import attacks
 
 NONE = "none"  # what stands for no poison file: a training on the clean rows alone
+MOST_RATIO = 2  # poisons for each clean row that counts may come to: a small file may not fill the memory
 NAME = r"[\w+-][\w.+-]{0,200}"  # of what becomes a folder of results
 
 
@@ -193,7 +194,7 @@ def _read(path: Path, dataset: Dataset) -> tuple[dict, np.ndarray, np.ndarray]:
         refuse(f"{path}: its contents do not match its checksum; {mend}")
     settings = _settings(arrays)
     if settings is None or not isinstance(settings.get("attack"), str):
-        refuse(f"{path}: its settings name no attack; {mend}")
+        refuse(f"{path}: its settings name no attack, or hold something else than numbers and plain texts; {mend}")
     if settings.get("dataset") != dataset.name:
         refuse(
             f"{path}: made for {settings.get('dataset')}, not {dataset.name}; choose its data set with --dataset,"
@@ -208,11 +209,11 @@ def _read(path: Path, dataset: Dataset) -> tuple[dict, np.ndarray, np.ndarray]:
         counts.dtype.kind not in "iu"
         or counts.shape != y.shape
         or counts.min() < 0
-        or counts.astype(float).sum() * x[:1].nbytes > NPZ_BYTES  # float: a sum of int64 may wrap
+        or counts.astype(float).sum() > MOST_RATIO * len(dataset.y_train)  # float: a sum of int64 may wrap
     ):
         refuse(
-            f"{path}: counts must be whole numbers of 0 or more, one for each poison, and no more in all than"
-            f" {NPZ_BYTES / 2**30:.0f} GiB of poisons; {mend}"
+            f"{path}: counts must be whole numbers of 0 or more, one for each poison, and in all no more than"
+            f" {MOST_RATIO} for each clean row; {mend}"
         )
     counts = counts.astype(np.int64)
     return settings, np.repeat(x, counts, 0), np.repeat(y, counts)

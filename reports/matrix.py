@@ -39,6 +39,7 @@ ROW_COLUMNS = [
 
 def tables(results: Results) -> list[Table]:
     """The tables matrix, a line a cell, and matrix_rows, a line a shaping; none where no kinds were compared."""
+    price = prices(results)  # damaged, it is named even where nothing is compared
     runs = [found for found in (matrix_runs.of_sweeps(results), matrix_runs.of_targets(results)) if len(found)]
     if not runs:
         return []
@@ -47,7 +48,7 @@ def tables(results: Results) -> list[Table]:
     cells = cells_of(pd.concat(runs, ignore_index=True))
     cells = pd.concat([cells, worst_of(cells)], ignore_index=True)
     cells["kind"], cells["chosen"] = cells.shaping.map(choice.kind_of), chosen_of(cells, picked)
-    rows = rows_of(cells, measured, prices(results))
+    rows = rows_of(cells, measured, price)
     order = {
         name: number
         for number, name in enumerate(dict.fromkeys(cells.sort_values(["adaptive", "attack", "ratio"]).column))

@@ -107,7 +107,10 @@ def read() -> Results:
     parts = [frames(kind, found) for kind, found in kinds.items()]
     versions = pd.concat([part.cells.versions for part in parts]).mode()  # sorted
     versions = versions.iloc[-1] if len(versions) else ""
-    left_out = [(place(path), printable(why)) for path, why in left_out]
+    named = {}
+    for path, why in left_out:
+        named.setdefault(place(path), printable(why))
+    left_out = list(named.items())
     for part in parts:
         others = "made with " + part.cells.versions + f", unlike most results ({versions})"
         faults = part.cells.fault.where(part.cells.fault.notna() | (part.cells.versions == versions), others).dropna()
@@ -137,7 +140,7 @@ def text_of(result: Result) -> str:
     odd = [name for name, value in of_shaping.items() if settings.get(name) != value]
     if odd:
         raise Unfinished(f"damaged: by its {run_name} its shaping and its {odd[0]} contradict each other")
-    if not all(PLAIN.fullmatch(text) for text in result.texts.values()):
+    if not all(len(text) <= MOST_TEXT and PLAIN.fullmatch(text) for text in result.texts.values()):
         raise Unfinished("damaged: it holds something else than numbers and words, or a line that does not end")
     lines = result.text.split("\n")[:-1]
     names = lines[0].split(",") if lines else []
@@ -163,6 +166,7 @@ def text_of(result: Result) -> str:
 
 
 # Of the CSV texts of results: numbers and words, with no quotes, which could reach over the end of a line
+MOST_TEXT = 2**20  # characters of a result's file: thousands of epochs
 PLAIN = re.compile(r"(?:[\w.+-]{0,100}(?:,[\w.+-]{0,100}){0,200}\n)*", re.ASCII)
 
 

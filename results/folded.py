@@ -15,6 +15,7 @@ the same checksums that guard the files.
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import itertools
@@ -24,7 +25,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from files import Unreadable, checksum, csv_lines, is_plain, json_value, printable, text, text_sha256, writing
+from files import Unreadable, checksum, csv_lines, is_plain, json_value, lines_of, printable, text, text_sha256, writing
 from results import layout
 
 # Columns that hold text, whatever it looks like; in all others a cell is JSON, or text that is no JSON
@@ -66,6 +67,8 @@ WORDS = (  # settings that are texts
     "budget", "model", "poison_sha256", "model_sha256", "baseline_sha256", "shaping_file_sha256",
 )  # fmt: skip
 FILE_NAME, SETTING = re.compile(r"[\w+-][\w.+-]{0,250}"), re.compile(r"[A-Za-z_][\w.-]{0,99}")
+MOST_RUNS = 2**16  # of a runs.csv: twenty times the largest
+MOST_FILES = 16  # of a result: four are the most
 RECORDS = "records_sha256"  # of recorded gradients (`results.param_updates`)
 
 
@@ -75,7 +78,8 @@ def check(run: dict) -> None:
     if not isinstance(settings, dict) or not isinstance(results, dict) or not isinstance(versions, dict):
         raise ValueError("it holds no settings, results and versions")
     check_settings(settings)
-    if not all(FILE_NAME.fullmatch(name) and isinstance(digest, str) for name, digest in results.items()):
+    named = all(FILE_NAME.fullmatch(name) and isinstance(digest, str) for name, digest in results.items())
+    if not named or len(results) > MOST_FILES:
         raise ValueError("its results are no files and their SHA-256")
     if not all(isinstance(text, str) and is_plain(text) for pair in versions.items() for text in pair):
         raise ValueError("its versions are no texts")
@@ -184,7 +188,10 @@ def _lines(runs: Path) -> Iterator[dict[str, str]]:
     """The lines of a runs.csv; none where it is missing, `Unreadable` where it is no such table."""
     if not runs.exists():
         return
-    lines = csv_lines(text(runs))
+    content = text(runs)
+    if content.count("\n") > MOST_RUNS:
+        raise Unreadable(f"it has more than {MOST_RUNS:,} lines")
+    lines = csv_lines(content)
     header = next(lines)
     if len(set(header)) < len(header) or not {"run", "path"} <= set(header):
         raise Unreadable("damaged: it has no columns run and path, or two of one name")
@@ -197,7 +204,8 @@ def _lines_by_run(table: Path) -> tuple[str, dict[str, list[str]]]:
     raises `Unreadable`.
     """
     lines: dict[str, list[str]] = {}
-    header, *rest = text(table).removesuffix("\n").split("\n")
+    rest = lines_of(text(table))
+    header = next(rest)
     for line in rest:
         run, _, cells = line.partition(",")
         lines.setdefault(run, []).append(cells)
@@ -206,11 +214,12 @@ def _lines_by_run(table: Path) -> tuple[str, dict[str, list[str]]]:
 
 def numbers(runs: Path) -> dict[str, int]:
     """The numbers that runs have in a runs.csv, by their path."""
-    try:
-        lines = list(_lines(runs))
-    except Unreadable:
-        return {}
-    return {line["path"]: int(line["run"]) for line in lines if re.fullmatch("[1-9][0-9]{0,11}", line["run"])}
+    found = {}
+    with contextlib.suppress(Unreadable):
+        for line in _lines(runs):
+            if re.fullmatch("[1-9][0-9]{0,11}", line["run"]):
+                found[line["path"]] = int(line["run"])
+    return found
 
 
 def write(runs: Path, results: list[Result]) -> None:

@@ -21,11 +21,13 @@ def read(path: Path, kinds: dict[str, str], gaps: Iterable[str] = ()) -> pd.Data
     their order. gaps: columns in which cells may be empty (NaN).
     """
     content = text(path)
-    header, *cells = csv_lines(content)
-    if not cells:
-        raise Unreadable("damaged: it has no lines")
+    rows = csv_lines(content)
+    header = next(rows)
     if header != list(kinds):
         raise Unreadable(f"damaged: its columns are not {', '.join(kinds)}")
+    count = sum(1 for _ in rows)  # each is looked at
+    if not 0 < count * len(header) <= MOST_CELLS:
+        raise Unreadable("damaged: it has no lines" if not count else f"it has more than {MOST_CELLS:,} cells")
     empty = {name: ["", "nan"] for name in header if kinds[name] != TEXT}
     empty |= {name: [""] for name in gaps if kinds.get(name) == TEXT}
     how = {"keep_default_na": False, "na_values": empty, "float_precision": "round_trip", "low_memory": False}
@@ -52,6 +54,7 @@ MEANING = {
     TEXT: "texts", WHOLE: "whole numbers from 0", NUMBER: "numbers", SHARE: "numbers from 0 to 1",
     BOUND: "numbers from 0, or inf", FLAG: "True and False",
 }  # fmt: skip
+MOST_CELLS = 2**20  # of a table: ten times the largest
 MOST = 2.0**53  # whole numbers beyond are not exact
 
 

@@ -22,6 +22,7 @@ from files import Unreadable, below, csv_lines, read_json, read_npz, text, writi
 from results import cells, layout
 
 PARTS, PARAMETERS = ("clean", "poison"), ("kernel", "bias")
+EXTRACT_BYTES, RECORD_BYTES = 2**20, 2**24  # thousands of epochs; a million numbers
 MOST_EPOCHS, MOST_VALUES = 10_000, 2**27  # of all recorded epochs together: 1 GiB of float64
 ROWS = ("clean_norms", "poison_norms", "poison_cosines")  # of single examples
 
@@ -119,7 +120,8 @@ def read_extracts(folder: Path) -> np.ndarray:
     `Unreadable`.
     """
     magnitudes, cosines = (
-        _numbers(text(Path(folder) / name), width) for name, width in ((layout.MAGNITUDES, 2), (layout.ORIENTATIONS, 1))
+        _numbers(text(Path(folder) / name, EXTRACT_BYTES), width)
+        for name, width in ((layout.MAGNITUDES, 2), (layout.ORIENTATIONS, 1))
     )
     if len(magnitudes) != len(cosines):
         raise Unreadable(f"{layout.MAGNITUDES} and {layout.ORIENTATIONS} are of different numbers of epochs")
@@ -135,6 +137,8 @@ def read_examples(folder: Path) -> np.ndarray | None:
     content = cells.extract(Path(folder), layout.PER_EXAMPLE)
     if content is None:
         return None
+    if len(content) > EXTRACT_BYTES:
+        raise Unreadable(f"it has more than {EXTRACT_BYTES:,} bytes")
     lines = _numbers(content.partition("\n")[2], 16)
     return lines[:, 1:].reshape(len(lines), 3, 5)
 
@@ -167,7 +171,7 @@ def _read_csv(paths: list[Path]) -> list[dict[str, np.ndarray]]:
         if match is None:
             raise Unreadable(f"{path.name} is not named <epoch>_<batch>_<clean|poison>_<param>.csv")
         try:
-            values = np.array(text(path).split(), np.float64)
+            values = np.array(text(path, RECORD_BYTES).split(), np.float64)
         except Unreadable as error:
             raise Unreadable(f"{path.name}: {error}") from None
         except ValueError:

@@ -4,31 +4,36 @@ memory stays bounded.
 
 from __future__ import annotations
 
+import io
 import json
+import os
 import pickle
 import shutil
 import subprocess
 import sys
+import warnings
 import zipfile
 import zlib
 from collections.abc import Callable
 from pathlib import Path
 
+import mutations
 import numpy as np
 import pytest
 import scipy.io
 import scipy.sparse
-from conftest import REPOSITORY
+from conftest import REPOSITORY, refused
 from hypothesis import HealthCheck, given, seed, settings
 from hypothesis import strategies as st
 
 import datasets
+import files
 from command_line import BadInput
 from datasets import fashion_mnist, purchases
-from files import read_json, write_json
-from models import checkpoints
+from files import Unreadable, read_json, write_json
+from models import checkpoints, weights_file
 from poisons import poison_set
-from results import cells, fold, layout
+from results import cells, fold, layout, param_updates
 
 POISONS = REPOSITORY / "datasets/poisons/indiscriminate"
 MODEL = REPOSITORY / "models/subtask/vanilla_lr_300_40_0.01"
@@ -269,6 +274,20 @@ def sparse_outside(path: Path, cell: bool = False) -> None:
     path.write_bytes(content.replace(rows.tobytes(), np.array([0, 10**9, 5, -7], np.int32).tobytes()))
 
 
+def two_of_one_name(path: Path) -> None:
+    """Readers differ in which of the two they take."""
+    with zipfile.ZipFile(path, "w") as stream, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for number in (b"\0", b"\1"):
+            stream.writestr("rows.npy", npy(HEADER, number + bytes(7)))
+
+
+def no_text() -> np.ndarray:
+    """A text of code points that are none."""
+    return np.array([0x7FFFFFFF, 0xD800], np.uint32).view("<U2")
+
+
+HEADER = "{'descr': '<i8', 'fortran_order': False, 'shape': (1,), }"
 HUGE = "{'descr': '<f8', 'fortran_order': False, 'shape': (1000000, 1000000), }"
 HOSTILE = {
     "objects.npz": lambda path: np.savez(path, rows=np.array([Code()], object), labels=[0]),
@@ -320,6 +339,21 @@ HOSTILE = {
     "sparse_huge.mat": lambda path: scipy.io.savemat(
         path, {"bestX": scipy.sparse.csc_matrix((30_000, 30_000)), "bestY": [[1]]}
     ),
+    "bytes.mat": lambda path: scipy.io.savemat(path, {"bestX": np.full((1, 2, 784), 200.0), "bestY": [[1, -1]]}),
+    "negative.mat": lambda path: scipy.io.savemat(path, {"bestX": np.full((1, 2, 784), -99.0), "bestY": [[1, -1]]}),
+    "infinite.mat": lambda path: scipy.io.savemat(path, {"bestX": np.full((1, 2, 784), np.inf), "bestY": [[1, -1]]}),
+    "pipe.mat": os.mkfifo,
+    "pipe.npz": os.mkfifo,
+    "two_of_one_name.npz": two_of_one_name,
+    "lying.npz": lambda path: archive(path, {"rows.npy": npy(HEADER, bytes(8)), "labels.npy": npy(HEADER, bytes(7))}),
+    "no_text.npz": lambda path: np.savez(path, rows=[1], labels=[0], checksum="", settings=no_text()),
+    "escape.npz": lambda path: poison_set.save(
+        path, {**SETTINGS, "note": "\x1b[31m\nerror: all is well"}, [0], rows=[1]
+    ),
+    "nan_setting.npz": lambda path: poison_set.save(path, {**SETTINGS, "ratio": float("nan")}, [0], rows=[1]),
+    "deep_setting.npz": lambda path: np.savez(
+        path, rows=[1], labels=[0], checksum="", settings='{"a":' * 5000 + "1" + "}" * 5000
+    ),
 }
 LOAD = """
 import resource, sys
@@ -348,7 +382,7 @@ def test_hostile_files_execute_nothing_and_memory_stays_bounded(name, tmp_path, 
     )
     assert "code was executed" not in done.stdout + done.stderr
     assert int(done.stdout) < 200, "MiB more than before"
-    assert [found.name for found in tmp_path.rglob("*") if found.is_file()] == [name]
+    assert [found.name for found in tmp_path.rglob("*") if not found.is_dir()] == [name]
     record_property("fault", (f"hostile file {name}", 1))
 
 
@@ -362,3 +396,238 @@ def test_a_json_file_is_what_its_checksum_says(tmp_path):
     assert read_json(path) is None
     path.write_text(json.dumps({"settings": 1}))  # as written before there were checksums
     assert read_json(path) == {"settings": 1}
+
+
+JSON = {
+    "deep": "[" * 5000 + "]" * 5000, "deep objects": '{"a":' * 5000 + "1" + "}" * 5000, "NaN": '{"a": NaN}',
+    "Infinity": '{"a": -Infinity}', "beyond floats": '{"a": 1e999}', "beyond 64 bits": '{"a": ' + "9" * 30 + "}",
+    "5000 digits": '{"a": ' + "9" * 5000 + "}", "a key twice": '{"a": 1, "a": 2}',
+    "half a character": '{"a": "\\ud800"}', "not UTF-8": b'{"a": "\xff"}', "a list": "[1]",
+    "2 MiB": json.dumps({"a": "x" * 2**21}), "empty": "",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", JSON)
+def test_json_that_others_read_otherwise_or_not_at_all_is_none(what, tmp_path):
+    path = tmp_path / "run.json"
+    content = JSON[what]
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    assert read_json(path) is None
+
+
+def test_what_is_no_plain_file_is_refused_and_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "link").symlink_to(tmp_path / "pipe")
+    with open(tmp_path / "large", "wb") as stream:
+        stream.truncate(2**31)
+    for name, why in {"pipe": "no plain", "link": "no plain", "large": "more than", "none": "missing"}.items():
+        with pytest.raises(Unreadable, match=why):
+            files.text(tmp_path / name)
+        assert read_json(tmp_path / name) is None and not files.has_sha256(tmp_path / name, "")
+    for path in (tmp_path, Path("/dev/zero"), Path("a\0b"), Path("x" * 300)):
+        with pytest.raises(Unreadable):
+            files.whole(path)
+
+
+# --- models ---
+
+SHAPES = {"layers/dense/vars/0": (784, 2), "layers/dense/vars/1": (2,)}
+
+
+def hdf5(change: Callable) -> bytes:
+    """The weights of a logistic regression as Keras writes them, with a change."""
+    import h5py
+
+    stream = io.BytesIO()
+    with h5py.File(stream, "w") as file:
+        for name, shape in SHAPES.items():
+            file.create_dataset(name, shape, "<f4", np.full(shape, 0.5, np.float32))
+        change(file, h5py)
+    return stream.getvalue()
+
+
+def replaced(name: str, **how) -> Callable:
+    def change(file, _) -> None:
+        del file[name]
+        file.create_dataset(name, **how)
+
+    return change
+
+
+def linked(kind: str, *where: str) -> Callable:
+    def change(file, h5py) -> None:
+        del file["layers/dense/vars/1"]
+        file["layers/dense/vars/1"] = getattr(h5py, kind)(*where)
+
+    return change
+
+
+KERNEL = "layers/dense/vars/0"
+WEIGHTS = {
+    "an external link": linked("ExternalLink", "/etc/hostname", "x"),
+    "a soft link": linked("SoftLink", "/layers/dense/vars/0"),
+    "numbers in another file": replaced(KERNEL, shape=(784, 2), dtype="<f4", external=[("/etc/hostname", 0, 6272)]),
+    "a huge shape": replaced(KERNEL, shape=(2**40, 2), dtype="<f4", chunks=(1024, 2)),
+    "another shape": replaced(KERNEL, data=np.ones((2, 784), np.float32)),
+    "packed numbers": replaced(KERNEL, shape=(784, 2), dtype="<f4", chunks=(784, 2), compression="gzip"),
+    "doubles": replaced(KERNEL, data=np.ones((784, 2))),
+    "the other byte order": replaced(KERNEL, data=np.ones((784, 2), ">f4")),
+    "NaN": replaced(KERNEL, data=np.full((784, 2), np.nan, np.float32)),
+    "a group for an array": lambda file, _: (file.pop(KERNEL), file.create_group(KERNEL)),
+    "no array": lambda file, _: file.pop(KERNEL),
+}
+
+
+def keras_file(path: Path, weights: bytes, **more: bytes) -> Path:
+    archive(path, {"metadata.json": b"{}", "config.json": b"{}", "model.weights.h5": weights, **more})
+    return path
+
+
+@pytest.mark.parametrize("what", WEIGHTS)
+def test_only_the_expected_arrays_are_read_of_a_keras_file(what, tmp_path):
+    path = keras_file(tmp_path / "model.keras", hdf5(WEIGHTS[what]))
+    with pytest.raises(Unreadable):
+        weights_file.read(path, SHAPES)
+
+
+def test_keras_files_are_read_as_keras_reads_them_without_their_code(tmp_path, subtask):
+    """A config.json with a function in it is not looked at; damaged weights are refused in one line."""
+    import tensorflow as tf
+
+    from models import baselines, networks
+    from models.trainer import Training
+
+    training = Training.published(layout.SUBTASK, "lr")
+    lambdas = {"class_name": "Lambda", "config": {"function": ["not python", None, None]}}
+    path = tmp_path / "own.keras"
+    keras_file(path, hdf5(lambda *_: None), **{"config.json": json.dumps(lambdas).encode()})
+    assert baselines.baseline_from(path, training, subtask).accuracy == 0.5
+    expected = tf.keras.models.load_model(MODEL / "best.keras").get_weights()
+    found = baselines.baseline_from(MODEL / "best.keras", training, subtask).model.get_weights()
+    assert all(map(np.array_equal, expected, found))
+    for network, shape, classes in (("badnet", (28, 28, 1), 10), ("shallow-mlp", (28, 28, 1), 10)):
+        [kept] = (REPOSITORY / "models/fashion_mnist").glob(f"*{network}*/best.keras")
+        model = networks.build(network, shape, classes, 1)
+        model.load_weights(kept)
+        shapes = {place: tuple(variable.shape) for place, variable in baselines.places_of(model).items()}
+        assert all(map(np.array_equal, model.get_weights(), weights_file.read(kept, shapes).values()))
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(BadInput, match="own.keras: not the weights of a lr on fashion_mnist_3_4.1.0"):
+        baselines.baseline_from(path, training, subtask)
+
+
+def test_every_bit_of_a_keras_file_may_be_flipped(tmp_path):
+    whole = hdf5(lambda *_: None)
+    dice, path = np.random.default_rng(0), tmp_path / "model.keras"
+    places = [*range(0, 2400), *dice.integers(0, len(whole), 600)]
+    for place in places:
+        weights = bytearray(whole)
+        weights[place] ^= 1 << dice.integers(8)
+        keras_file(path, bytes(weights))
+        try:
+            found = weights_file.read(path, SHAPES)
+        except Unreadable as error:
+            assert "\n" not in str(error)
+            continue
+        assert {name: values.shape for name, values in found.items()} == SHAPES
+
+
+# --- recorded gradients ---
+
+
+def recorded(folder: Path) -> Path:
+    """Two recorded epochs of an analysis that is finished but for its reduction; returns its CSV file."""
+    from test_analyze_gradients import write_epochs
+
+    write_epochs(folder, 2)
+    path = folder / layout.ANALYSIS_RESULTS
+    settings = {"seed": 215, "dump": "npz", "dataset": layout.SUBTASK, "network": "lr", "shaping": "undefended"}
+    cells.write(path, ("epoch", "n_poison", "baseline_acc", "test_acc"), [(1, 5, 0.9, 0.9)], settings, {})
+    return path
+
+
+def test_a_flipped_bit_in_the_header_of_recorded_gradients_is_refused(tmp_path):
+    recorded(tmp_path)
+    (tmp_path / layout.RUN).unlink()  # which would notice every one of them
+    folder = tmp_path / layout.PARAM_UPDATES
+    whole, refused = (folder / "2.npz").read_bytes(), 0
+    members = mutations.unpacked(whole)
+    for member, (name, content) in enumerate(members):
+        for place in range(0, 128):
+            flipped = content[:place] + bytes([content[place] ^ 1 << place % 8]) + content[place + 1 :]
+            made = mutations.packed([*members[:member], (name, flipped), *members[member + 1 :]])
+            (folder / "2.npz").write_bytes(made)
+            try:
+                param_updates.read(folder)
+            except Unreadable as error:
+                refused += 1
+                assert "2.npz" in str(error) or "shape" in str(error)
+    assert refused > 0.4 * 128 * len(members)
+
+
+@pytest.mark.parametrize("layout_of", ("npz", "csv"))
+def test_an_altered_digit_of_recorded_gradients_is_noticed_and_they_are_recorded_again(layout_of, tmp_path, workplace):
+    path = recorded(tmp_path / "cell")
+    folder, settings = path.with_name(layout.PARAM_UPDATES), read_json(path.with_name(layout.RUN))["settings"]
+    if layout_of == "csv":
+        shutil.rmtree(folder)
+        for part in ("clean", "poison"):
+            for parameter, count in ((0, 6), (1, 2)):
+                name = folder / f"1_1_{part}_{parameter}.csv"
+                name.parent.mkdir(exist_ok=True)
+                name.write_text("0.125\n" * count)
+        settings["dump"] = "csv"
+        cells.write(path, ("epoch", "n_poison", "baseline_acc", "test_acc"), [(1, 5, 0.9, 0.9)], settings, {})
+    assert cells.finished(path, settings) and len(param_updates.read(folder)) == (2 if layout_of == "npz" else 1)
+    if layout_of == "csv":
+        altered = folder / "1_1_clean_0.csv"
+        altered.write_text(altered.read_text().replace("125", "135", 1))
+    else:
+        with np.load(folder / "2.npz") as stored:
+            np.savez(folder / "2.npz", **{**stored, "clean_bias": stored["clean_bias"] + 1})
+    assert not cells.finished(path, settings)  # so the sweep makes it again
+    line = refused(workplace.run("python3", "analyze_gradients.py", tmp_path))
+    assert str(folder) in line and "python3 train.py" in line and "--record records again" in line
+    folder.rename(folder.with_name("gone"))  # as once they are reduced: nothing to notice
+    assert not cells.finished(path, settings)
+    for name in (layout.MAGNITUDES, layout.ORIENTATIONS, layout.PER_EXAMPLE):
+        path.with_name(name).write_text("1,1\n")
+    cells.add(path.parent, (layout.MAGNITUDES, layout.ORIENTATIONS, layout.PER_EXAMPLE))
+    assert cells.finished(path, settings)
+
+
+# --- settings and accuracies ---
+
+CONFIGS = {
+    "a list for a number": {"epochs": [40]}, "NaN": {"best_test_acc": float("nan")},
+    "a text": {"best_test_acc": "0.9"}, "above 1": {"best_test_acc": 1.5}, "a number for a text": {"shaping": 4},
+    "no files": {"sha256": ["best.keras"]},
+    "a place elsewhere": {"sha256": {"../../x": "0" * 64}}, "half an epoch": {"best_epoch": 1.5},
+    "true": {"seed": True}, "an escape": {"network": "lr\x1b[31m"}, "beyond 64 bits": {"seed": 2**70},
+    "null": {"dataset": None},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", CONFIGS)
+def test_a_models_settings_of_other_kinds_are_refused_or_none(what, tmp_path):
+    shutil.copytree(MODEL, tmp_path / MODEL.name)
+    path = tmp_path / MODEL.name / checkpoints.CONFIG
+    write_json(path, {**read_json(path), **CONFIGS[what]})
+    try:
+        assert checkpoints.config(path.parent) is None
+    except BadInput as refusal:
+        assert f"{path}: " in str(refusal) and "to train it again" in str(refusal)
+
+
+@pytest.mark.parametrize("value", (float("nan"), 1.5, "0.9", None, True, [0.9]), ids=repr)
+def test_a_baseline_accuracy_that_is_none_makes_a_result_unfinished(value, tmp_path, monkeypatch):
+    ground = tmp_path / "results"
+    small_tree(ground)
+    monkeypatch.setattr(layout, "RESULTS", ground)
+    monkeypatch.setattr(layout, "ANALYSIS", ground / "analysis")
+    path = next(ground.rglob(layout.RUN))
+    run = read_json(path)
+    run["settings"]["baseline_acc"] = value
+    write_json(path, run)
+    found, left_out = cells.read_all()
+    assert len(found) == 1 and len(left_out) == 1 and "run.json" in left_out[0][1]

@@ -134,7 +134,7 @@ def test_choosing_sees_no_test_row_and_the_papers_trainings_alone(results, monke
     held_out["0.1"] = (0.96, 0.93, 0.92)  # too little in the mean
     for test in (0.9, 0.5):  # the more, the fewer held-out rows are hit; then all alike
         for shaped, held in held_out.items():
-            put(results, shaped, poison_set.NONE, 0.9 - np.mean(held) * (test > 0.5), held)
+            put(results, shaped, poison_set.NONE, 0.98 - np.mean(held) * (test > 0.5), held)
         assert choose(monkeypatch, capsys, subtask) == ["undefended", "1", "phuber:2", "linear"]
         assert choose(monkeypatch, capsys, TOY) == ["undefended", "1", "phuber:2", "linear"]  # it has none of its own
     before = choice.measured(reading.read()).to_csv(index=False)
@@ -284,13 +284,14 @@ def test_prices_and_notes_are_those_of_the_rows_own_place(results):
         "dataset": layout.SUBTASK, "attack": "slabs-own", "ratio": 0.1, "shaping": ["phuber:2", "undefended", "0.1"],
         "victim_test_acc": [0.95, 0.6, 0.95], "random_test_acc": [0.95, 0.9, 0.96],
     }  # fmt: skip
-    sets = pd.DataFrame(sets)
+    sets = pd.DataFrame({"poison_set": "a set", **sets})
     sets = pd.concat([sets, sets.assign(dataset="other", random_test_acc=0)])  # of another data set
     layout.crafting_file("slabs-own").parent.mkdir(parents=True, exist_ok=True)
     sets.to_csv(layout.crafting_file("slabs-own"), index=False)
     prices = {"dataset": [layout.SUBTASK] * 2 + ["other"], "network": ["lr", "mlp", "lr"], "shaping": "0.1"}
     layout.price_file().parent.mkdir(parents=True)
-    pd.DataFrame({**prices, "price": [0.25, 0.5, 0.75]}).to_csv(layout.price_file(), index=False)
+    prices |= {"price": [0.25, 0.5, 0.75], "model": "flips", "model_test_acc": 0.6, "models": 10.0}
+    pd.DataFrame(prices).to_csv(layout.price_file(), index=False)
     _, rows = tables()
     assert rows.price.dropna().to_dict() == {"0.1": 0.25}
     assert rows.attack_note["phuber:2"] == "its own slabs-own 0.1 does no more than random rows"

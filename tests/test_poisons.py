@@ -65,6 +65,14 @@ def test_file_round_trip_and_same_bytes(tmp_path, subtask):
     assert path.read_bytes() == written
 
 
+def test_the_order_in_which_settings_are_named_makes_no_other_file(tmp_path):
+    path = tmp_path / "flips.npz"
+    assert poison_set.save(path, {"attack": "label-flips", "seed": 3, "ratio": 0.1}, [1, 0], rows=[4, 2])
+    written = path.read_bytes()
+    assert not poison_set.save(path, {"ratio": 0.1, "seed": 3, "attack": "label-flips"}, [1, 0], rows=[4, 2])
+    assert path.read_bytes() == written
+
+
 def test_damaged_file_is_replaced(tmp_path, subtask):
     path = tmp_path / "flips.npz"
     path.write_bytes(b"half a file")
@@ -195,6 +203,15 @@ def test_slab_files_use_the_first_set_clipped(layout, tmp_path, subtask):
     loaded = poison_set.load(path, subtask)
     assert np.allclose(loaded.x.reshape(6, -1), np.clip(sets[0], 0, 1)) and np.array_equal(loaded.y, labels[0] > 0)
     assert loaded.attack == "my_slabs" and loaded.name == "fmnist_34_attack_eps40_quantile65_rho_slab"
+
+
+def test_a_sparse_matrix_that_would_fill_the_memory_is_refused():
+    from poisons import mat_file
+
+    small = scipy.sparse.csc_matrix(np.eye(3))
+    assert np.array_equal(mat_file.first_set(small, 2), np.eye(3))
+    with pytest.raises(ValueError, match="a sparse matrix of"):
+        mat_file.first_set(scipy.sparse.csc_matrix((2**20, 2**20)), 2)
 
 
 # --- attacks and their commands ---

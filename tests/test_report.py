@@ -722,3 +722,199 @@ def test_kinds_of_shaping_stand_beside_each_other_seed_by_seed(workplace):
     assert float(mine["gain_ci95"]) == pytest.approx(half, abs=6e-5)
     page = (workplace.results / "report.html").read_text()
     assert 'href="matrix.html"' in page and "phuber:2+clip:1" in (workplace.results / "matrix.html").read_text()
+
+
+# --- what others may have put among the results ---
+
+
+def run_with(workplace, ratio, text=None, **settings):
+    """A finished cell of the sweep of this ratio, with other settings or another text, vouched for by its run.json."""
+    path = cell(workplace, [0.93, 0.94], shaped="0.1", ratio=ratio)
+    if text is not None:
+        path.write_bytes(text if isinstance(text, bytes) else text(path.read_text()).encode())
+    return finish(path, {**poisoned(shaped="0.1", ratio=ratio), **settings})
+
+
+def swapped(old, new):
+    return lambda text: text.replace(old, new, 1)
+
+
+def below(workplace, *names, content=b"x"):
+    path = workplace.results.joinpath(*names)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
+    return path
+
+
+def pipe(workplace, *names):
+    path = below(workplace, *names)
+    path.unlink()
+    os.mkfifo(path)
+    return path
+
+
+def deep(workplace):
+    path = workplace.results / "analysis"
+    for _ in range(40):
+        path /= "deep"
+    path.mkdir(parents=True)
+    return path.parents[40 - 18]
+
+
+def copied_kept(workplace, name, change):
+    """One of the repository's plain tables with a change."""
+    path = workplace.results / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    kept = (layout.REPOSITORY / "results" / name).read_bytes().splitlines(keepends=True)[:4]
+    path.write_bytes(change(b"".join(kept)))
+    return path
+
+
+def model_with(workplace, **config):
+    folder = workplace.models / "subtask" / f"{KEPT_MODEL.name}_{next(iter(config))}"
+    shutil.copytree(KEPT_MODEL, folder)
+    known = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**known, "checksum": None, **config}))
+    return folder / "config.json"
+
+
+def folded_with(workplace, name, change):
+    """Two seeds folded into tables of an attack of their own, one of which is changed."""
+    for seed in (1, 2):
+        cell(workplace, [0.93], attack="minmax", seed=seed)
+    workplace.succeed("python3", "-m", "results.fold")
+    path = workplace.results / "ipoisoning/minmax" / name
+    path.write_bytes(change(path.read_bytes()))
+    return path
+
+
+LONG = "9" * 200_000
+HOSTILE = {  # what puts a file among the results, and why it must be left out
+    "an epoch of 1.5": (lambda w: run_with(w, 0.01, swapped("\n2,", "\n1.5,")), "whole numbers"),
+    "an epoch twice": (lambda w: run_with(w, 0.01, swapped("\n2,", "\n1,")), "1, 2, 3"),
+    "a baseline of NaN": (lambda w: run_with(w, 0.01, swapped("0.955", "nan")), "baseline_acc is NaN"),
+    "a setting of NaN": (lambda w: run_with(w, 0.01, baseline_acc=math.nan), "cannot be read"),
+    "an accuracy of 93": (lambda w: run_with(w, 0.01, swapped("0.93", "93")), "share of 1"),
+    "no UTF-8": (lambda w: run_with(w, 0.01, b"epoch,test_acc\n1,\xff\n"), "altered"),
+    "a long field": (lambda w: run_with(w, 0.01, swapped("0.93", LONG)), "numbers and words"),
+    "quotes over lines": (lambda w: run_with(w, 0.01, swapped("0.93", '"0.93')), "numbers and words"),
+    "columns of one name": (lambda w: run_with(w, 0.01, swapped("n_poison", "epoch")), "names of their own"),
+    "a list for a number": (lambda w: run_with(w, 0.01, epochs=[40]), "not numbers"),
+    "a number for a text": (lambda w: run_with(w, 0.01, network=4), "another kind"),
+    "another shaping": (lambda w: run_with(w, 0.01, clip_norm=3.0), "contradict"),
+    "an unknown shaping": (lambda w: run_with(w, 0.01, shaping="unknown:3"), "not known here"),
+    "a formula": (lambda w: run_with(w, 0.01, optimizer="=cmd()"), "no settings"),
+    "an escape": (lambda w: run_with(w, 0.01, optimizer="\x1b[31mred"), "no settings"),
+    "a pipe": (lambda w: pipe(w, "ipoisoning/minmax/runs.csv"), "no plain file"),
+    "a pipe for a result": (lambda w: pipe(w, "ipoisoning/a/b/c/attack_results.csv"), "no plain file"),
+    "a pipe for a null": (lambda w: pipe(w, "analysis/nulls/x.csv"), "no plain file"),
+    "deep folders": (deep, "folders deep"),
+    "a result in param_updates": (
+        lambda w: below(w, "analysis/collision/param_updates/attack_results.csv"), "no run.json"),
+    "a note in param_updates": (lambda w: below(w, "analysis/a/b/param_updates/notes.txt"), "nothing of this suite"),
+    "a name of lines": (lambda w: below(w, "ipoisoning/a\nleft out: b\x1b[2J.txt"), "nothing of this suite"),
+    "a name of bytes": (lambda w: below(w, os.fsdecode(b"ipoisoning/\xff.csv")), "nothing of this suite"),
+    "a folded table of bytes": (lambda w: folded_with(w, "runs.csv", lambda old: b"\xff" + old), "UTF-8"),
+    "a folded table of long lines": (
+        lambda w: folded_with(w, "runs.csv", lambda old: old + b"3," * 600_000 + b"\n"), "more than 1 MiB"),
+    "a longer folded line": (
+        lambda w: folded_with(w, "runs.csv", lambda old: old.replace(b"\n2,", b"\n2,,", 1)), "columns of its header"),
+    "a null without numbers": (
+        lambda w: copied_kept(w, "analysis/nulls/fashion_mnist_badnet_retrain_600_undefended.csv",
+                              lambda old: old.replace(b"24.1144", b"=cmd()")), "column norm_ratio"),
+    "a null of half draws": (
+        lambda w: copied_kept(w, "analysis/nulls/fashion_mnist_badnet_retrain_600_undefended.csv",
+                              lambda old: old.replace(b",1,1,", b",1.5,1,")), "column draw"),
+    "a data set of words": (
+        lambda w: copied_kept(w, "analysis/datasets/purchases-cj_lr.csv",
+                              lambda old: old.replace(b"0.7239", b"good")), "column best_acc"),
+    "a certificate of words": (
+        lambda w: copied_kept(w, "certificates/fashion_mnist_partition.csv",
+                              lambda old: old.replace(b",100,", b",@x,", 1)), "column poisons"),
+    "prices without a column": (
+        lambda w: copied_kept(w, "matrix/price.csv", lambda old: old.replace(b"price", b"=cmd()")), "columns are not"),
+    "crafting of words": (
+        lambda w: copied_kept(w, "ipoisoning/minmax/crafting.csv", lambda old: old.replace(b",0.01,", b",x,", 1)),
+        "column ratio"),
+    "a model of lists": (lambda w: model_with(w, epochs=[40]), "not numbers"),
+    "a model of NaN": (lambda w: model_with(w, best_test_acc=math.nan), "does not say"),
+    "a model of words": (lambda w: model_with(w, best_test_acc="good"), "no share"),
+    "a model of another shaping": (lambda w: model_with(w, shaping="unknown:3"), "not known here"),
+}  # fmt: skip
+
+TOGETHER = (
+    "a baseline of NaN", "a pipe", "a pipe for a result", "a pipe for a null", "deep folders", "a name of lines",
+    "a result in param_updates", "a note in param_updates", "a name of bytes", "a null without numbers",
+    "a data set of words", "a certificate of words", "prices without a column", "crafting of words",
+    "a model of lists", "a model of NaN", "a model of another shaping",
+)  # fmt: skip
+
+
+def left_out_lines(stderr):
+    """The lines of standard error, all of which name a file that is left out, in characters that a terminal shows."""
+    lines = stderr.removesuffix("\n").split("\n")
+    assert all(line.startswith("left out: ") and line.isprintable() for line in lines), stderr
+    return lines
+
+
+def reading_of(workplace, monkeypatch):
+    """What the report reads, in this process."""
+    from reports import reading
+    from results import folded
+
+    monkeypatch.setattr(layout, "RESULTS", workplace.results)
+    monkeypatch.setattr(layout, "ANALYSIS", workplace.results / "analysis")
+    monkeypatch.setattr(layout, "MODELS", workplace.models)
+    folded._READ.clear()
+    import report
+
+    results = reading.read()
+    tables = [table for part in report.PARTS for table in part.tables(results)]
+    return results, {table.name: table for table in tables}
+
+
+@pytest.mark.parametrize("what", HOSTILE)
+def test_one_hostile_file_is_left_out_and_named_and_no_other(what, workplace, monkeypatch):
+    cell(workplace, [0.9, 0.91], shaped="0.1", ratio=0.4)
+    put, why = HOSTILE[what]
+    path = put(workplace)
+    results, tables = reading_of(workplace, monkeypatch)
+    [left_out] = [pair for pair in results.left_out if why in pair[1]]
+    name = os.path.relpath(path, workplace.results)
+    assert left_out[0] == name or not name.isprintable() and "\\" in left_out[0], (left_out, name)
+    assert len(results.left_out) == 1
+    assert all(place.isprintable() and reason.isprintable() for place, reason in results.left_out)
+    assert (tables["indiscriminate"].frame.best_acc == 0.91).sum() == 1
+
+
+def test_the_report_of_everything_hostile_at_once(workplace):
+    """Every file is named, nothing is taken, the page and the tables are written."""
+    cell(workplace, [0.9, 0.91], shaped="0.1", ratio=0.4)
+    paths = [HOSTILE[what][0](workplace) for what in TOGETHER]
+    done = workplace.succeed("python3", "report.py")
+    lines = left_out_lines(done.stderr)
+    assert len(lines) == len(paths) and sum("runs.csv" in line for line in lines) == 1
+    page = (workplace.results / "report.html").read_text()
+    assert f"{len(lines)} files were left out" in page and "\x1b" not in page
+    flips = [line for line in table(workplace, "indiscriminate") if line["attack"] == "label-flips" and line["source"]]
+    assert [line["best_acc"] for line in flips] == ["0.91"]
+
+
+def test_no_text_of_a_table_is_a_formula_or_a_link_elsewhere(tmp_path, monkeypatch):
+    from reports import Table
+
+    monkeypatch.setattr(layout, "RESULTS", tmp_path)
+    texts = ["=cmd()", "+cmd", "-cmd", "@x", "-1+cmd|' /C calc'!A0", "-0.5 to 0.5; x -0.25", "-0.5", "0.1 -0.2", "a=b"]
+    Table("mine", ["text", "number"], pd.DataFrame({"text": texts, "number": -1.5})).write()
+    with open(tmp_path / "tables/mine.csv", newline="") as stream:
+        found = [line["text"] for line in csv.DictReader(stream)]
+    assert found == [f"'{text}" for text in texts[:5]] + texts[5:]
+
+
+def test_links_on_the_page_are_quoted(workplace):
+    cell(workplace, [0.9], shaped="0.1")
+    odd = {"ratio": 0.4, "seed": 215, "name": 'a" onmouseover="x'}
+    cell(workplace, [0.9], shaped="0.1", poison=odd, poison_set="a#b?c%20 <d>")
+    workplace.succeed("python3", "report.py")
+    page = (workplace.results / "report.html").read_text()
+    assert "a%23b%3Fc%2520%20%3Cd%3E" in page and 'onmouseover="x' not in page
