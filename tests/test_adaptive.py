@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import sys
+import types
 
 import numpy as np
 import pandas as pd
@@ -16,7 +17,7 @@ from models import device, protocols
 from models.later import tf
 from models.shaping import shaping
 from poisons import __main__ as command
-from poisons import adversarial_flip, attacks, bad_models, crafting, model_targeted, poison_set, victims
+from poisons import adversarial_flip, attacks, bad_models, crafting, model_targeted, point_search, poison_set, victims
 from poisons import gradient_canceling as canceling
 from poisons.steinhardt import slab_search
 from results import layout
@@ -277,6 +278,44 @@ def test_what_hurts_most_is_chosen_by_clean_rows_alone():
     assert victims.counts(np.full(4, 0.25), 6).tolist() == [2, 2, 1, 1]
 
 
+def test_the_best_of_all_restarts_and_steps_is_found():
+    """A bowl for each replica, lower for the other label: its top is in the box, or out of it in a corner."""
+    tops = np.stack([np.linspace(0.2, 0.7, FEATURES), np.linspace(-2, 3, FEATURES)]).astype(np.float32)
+    wanted = np.array([1, 0])
+
+    def value(points, labels):
+        away = tf.reduce_sum(tf.square(points - tops[:, np.newaxis]), 2)
+        return -away - tf.where(labels == wanted[:, np.newaxis], 0.0, 0.5)
+
+    engine = types.SimpleNamespace(shapings=[None] * 2)
+    search = point_search.PointSearch(TOY, engine, value, False, 3)
+    points, labels, values = search.best(steps=300, rate=0.02)
+    assert labels.tolist() == wanted.tolist() and np.abs(points - np.clip(tops, 0, 1)).max() < 0.02
+    assert np.allclose(values, -((points - tops) ** 2).sum(1), atol=1e-5)
+    start = search.best(steps=1)  # the restarts themselves: no other of them is better
+    random = np.random.default_rng([3, 3])
+    random.integers(len(TOY.x_train), size=(2, 10))
+    drawn = TOY.x_train[random.integers(len(TOY.x_train), size=(2, 10))]
+    assert np.allclose(start[2], value(drawn, np.tile(np.arange(10) % 2, (2, 1))).numpy().max(1), atol=1e-5)
+
+
+def test_victims_see_other_batches_in_every_epoch():
+    tried = victims.Victims(TOY, 0.4, [shaping("undefended")], 1)
+    run = tried.run([victims.Candidate(*some_points(4, 1))], 7)
+    size, seen = round(100 / 1.4), []
+    for epoch in (1, 2):
+        batches = run.batches(run.rows, epoch=epoch)
+        parts = [batches.order[first:last] for first, last in zip(batches.starts, batches.starts[1:])]
+        assert len(parts) == 300 // size and all(len(part) == size + 4 for part in parts)
+        clean = np.concatenate([part[:size] for part in parts])
+        assert (batches.clean == size).all() and len(set(clean)) == len(clean) and clean.max() < 300
+        for part in parts:
+            assert (part[size:] >= 300).all() and (np.diff(part[size:]) == 1).all() and (part[size] - 300) % 4 == 0
+        seen.append(batches.order)
+        assert np.abs(np.diff(clean)).mean() > 50  # in no order: neighbours are a third of all rows apart
+    assert not np.array_equal(*seen)
+
+
 def test_slabs_of_ones_own_victim_are_searched_for_with_that_victim(monkeypatch, call):
     data, asked, own = two_classes(features=48), [], victims.Victims
     monkeypatch.setattr(slab_search, "POOL_ITERATIONS", 3)
@@ -286,6 +325,32 @@ def test_slabs_of_ones_own_victim_are_searched_for_with_that_victim(monkeypatch,
     poisons = poison_set.load(path, data)
     assert {value.text for given in asked for value in given} == {"phuber:2"} == {poisons.settings["shaping"]}
     assert len(poisons.y) == 90 and len(np.unique(poisons.x, axis=0)) <= 4
+
+
+def test_ascent_begins_at_the_model_of_clean_rows(monkeypatch):
+    """Of each shaping the models of two flips, 0 and 1, and, last, of the clean rows, 2."""
+    made, begun = [[np.full(shape, number) for number in range(3)] for shape in ((2, FEATURES), (2,))], []
+    monkeypatch.setattr(bad_models, "_flipped", lambda *_: made)
+    monkeypatch.setattr(bad_models, "_ascended", lambda data, *model: begun.append(model) or (model[0] + 7, model[1]))
+    models = bad_models.of(TOY, shaping("clip:0.2"), 1, ((None, 0.3), (1, 0.2)))
+    assert len(begun) == 1 and (begun[0][0] == 2).all() and (begun[0][1] == 2).all()
+    assert models.kernels[:, 0, 0].tolist() == [0, 1, 0, 1, 9] and models.biases[:, 0].tolist() == [0, 1, 0, 1, 2]
+    flips = ["flips of both classes; 0.3", "flips of class 1; 0.2"]
+    expected = [f"{text}; {flip}" for text in ("undefended", "0.2") for flip in flips]
+    assert models.names == [*expected, "0.2; ascent to 0.9"]
+
+
+@pytest.mark.parametrize(("text", "known"), [("undefended", {"poisons_needed": 0.3}), ("clip:0.2", {})])
+def test_a_bound_on_the_poisons_needed_is_said_of_undefended_victims_alone(text, known, monkeypatch):
+    models = types.SimpleNamespace(names=["first", "second"])
+    monkeypatch.setattr(bad_models, "of", lambda *_: models)
+    monkeypatch.setattr(model_targeted, "aim", lambda *_: (np.zeros((2, 5, 3)), None, np.array([0.1, 0.3])))
+    monkeypatch.setattr(victims, "try_on", lambda *given: types.SimpleNamespace(best=1, given=given))
+    monkeypatch.setattr(
+        victims, "poisons", lambda data, ratio, models, tried, measured, notes: (tried, measured, notes)
+    )
+    tried, measured, notes = model_targeted.craft(TOY, 0.4, text, 7, 2)
+    assert measured == known and notes == ["aims at second"] and (tried.given[4] == 0.2).all()
 
 
 def test_sets_are_printed_in_order_and_written_once(call, tmp_path):
@@ -307,12 +372,35 @@ def test_sets_are_printed_in_order_and_written_once(call, tmp_path):
     assert (table.residual_after < 0.01).all() and (table.victim_test_acc < table.random_test_acc).all()
 
 
+def test_the_help_names_all_attacks_by_their_names(call, capsys):
+    with pytest.raises(SystemExit):
+        call(command.main, "--help")
+    told = "".join(capsys.readouterr().out.split())  # a help breaks lines, at hyphens, too
+    for swept in (True, False):
+        names = sorted(attack.name for attack in attacks().values() if attack.swept or not swept)
+        assert f"of{','.join(names)}" in told
+
+
 def test_sets_that_know_no_shaping_ignore_against_and_one_spelled_twice_is_one_set(call):
     alone = call(command.main, "--sets", "adversarial-flips:0.1")
     assert call(command.main, "--sets", "none", "adversarial-flips:0.1", "--against", "1", "phuber:2")[1:] == alone
     assert command.sets("slabs:0.4", ["phuber:2"], 3) == [(attacks()["slabs"], {"epsilon": 0.4})]
     chosen = command.sets("gradient-canceling:0.1", ["phuber:2", "phuber:2.0", "clip:1", "1"], 3)
     assert [options["shaping"] for _, options in chosen] == ["phuber:2", "1"]
+
+
+def test_sets_are_crafted_without_a_picture_and_alone_with_one(call, tmp_path, monkeypatch):
+    random = np.random.default_rng(0)
+    x, y = random.random((200, 6, 5, 1), np.float32), (np.arange(200) % 10).astype(np.int32)
+    images = datasets.Dataset("toy", 10, (6, 5, 1), x, y, x, y)
+    monkeypatch.setattr(datasets, "load", lambda name: images)
+    monkeypatch.setattr(layout, "BACKDOORS", tmp_path / "backdoors")
+    monkeypatch.setattr(layout, "ANALYSIS", tmp_path / "analysis")
+    [path] = call(command.main, "--sets", "insertion:2", "--seed", "3")
+    poisons = poison_set.load(path, images)
+    assert len(poisons.y) == 2 and not list(tmp_path.rglob("*.png"))
+    crafting.show(attacks()["insertion"], images, [{"patch": 2, "ratio": 0.02}])
+    assert len(list((tmp_path / "analysis").rglob("*.png"))) == 1
 
 
 @pytest.mark.parametrize(

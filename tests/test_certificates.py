@@ -208,6 +208,33 @@ def test_the_costliest_direction_is_one_where_every_row_is_far_on_its_side():
     assert all(np.isfinite(x).all() for _, x, _ in sets.values())
 
 
+@pytest.mark.parametrize("seed", range(6))
+def test_the_row_in_range_that_lies_most_along_a_direction_is_nearly_that_of_a_fine_grid(seed):
+    random = np.random.default_rng(seed)
+    direction, origin = random.normal(size=4) * [1, 0.003, 1, 1], random.uniform(0.05, 0.95, 3)
+    direction /= np.linalg.norm(direction)
+
+    def share(x):
+        extended = stability.extend(x)
+        return np.abs(extended @ direction) / np.linalg.norm(extended, axis=1)
+
+    found = substitution.in_range(direction, origin)
+    assert (found + origin >= 0).all() and (found + origin <= 1).all()
+    grid = np.stack(np.meshgrid(*[np.linspace(0, 1, 41)] * 3), -1).reshape(-1, 3) - origin
+    assert share(found[np.newaxis])[0] >= 0.97 * share(grid).max()
+
+
+def test_of_rows_that_are_alike_the_first_are_pushed():
+    """All rows of a class are one point: of equal ones they are taken by their number."""
+    y = np.arange(400) % 2
+    x = np.outer(2 * y - 1, [0.3, 0.1]).astype(np.float32)
+    data = Dataset("small", 2, (2,), x, y.astype(np.int32), x, y.astype(np.int32))
+    for rows, _, _ in substitution.pushes(
+        data, np.full(2, 0.5), stability.Certificate(np.array([1.0, 1, 0]), 0.01), 90
+    ).values():
+        assert len(rows) == 90 and all((np.diff(rows[y[rows] == label]) > 0).all() for label in (0, 1))
+
+
 def test_rows_are_centred_on_trusted_rows_alone(subtask):
     centred = stability.centred(subtask)
     trusted = subtask.held_out[0][:200]
@@ -349,6 +376,24 @@ def test_models_have_noise_and_samples_of_their_own_and_else_the_steps_of_dp_sgd
         assert np.allclose(np.cov(u.T), covariance, atol=0.12 * np.diag(covariance).max())
     assert len(np.unique(u[:, 0])) == count
     assert np.array_equal(u, noisy.models(dataset, vote(1e-3, 0.3, 1), count))
+
+
+@pytest.mark.parametrize(
+    ("changes", "why"),
+    [
+        ({"optimizer": "adam"}, "--optimizer adam: a noisy vote is trained by sgd"),
+        ({"network": "shallow-mlp"}, "has hidden layers"),
+        ({"shaping": Shaping.clip(0.3)}, "--shaping 0.3: not a clip norm with noise"),
+        ({"shaping": Shaping.of("auto-v", noise_std=1)}, "--shaping auto-v:1: not a clip norm with noise"),
+        ({"shaping": Shaping.clip(np.inf, 1)}, "not a clip norm with noise"),
+    ],
+)
+def test_votes_that_the_proof_does_not_hold_for_are_refused(changes, why):
+    given = {"network": "lr", "optimizer": "sgd", "dataset": SMALL, "shaping": Shaping.clip(0.3, 0.6)}
+    given |= {"learning_rate": 0.1, "rate": 0.5, "steps": 7, "seed": 3}
+    assert noisy.check(**given) == noisy.Noisy(0.3, 2.0, 0.1, 0.5, 7, 3)
+    with pytest.raises(BadInput, match=why):
+        noisy.check(**{**given, **changes})
 
 
 def test_a_radius_holds_the_interval_of_the_vote():

@@ -144,3 +144,16 @@ def test_a_shaping_that_doubles_the_dose_is_found_and_one_that_does_nothing_is_n
     nearest = (alone_curve.share - doses.MATCHED).abs()
     assert alone_curve.matched[nearest.idxmin()]
     assert (alone_curve.saturated == (alone_curve.share >= doses.SATURATED)).all()
+
+
+def test_undefended_curves_are_compared_with_nothing_and_others_with_them():
+    alone = np.linspace(0.9, 2.4, 30)
+    trials = trials_of({"undefended": alone, "4": alone})
+    curves = doses.doses(trials)
+    halves = doses.half_doses(trials, curves).set_index("shaping")
+    assert halves.loc["undefended", ["ratio", "difference"]].isna().all() and halves.loc["undefended", "effect"] is None
+    assert halves.loc["4", ["ratio", "difference", "effect"]].tolist() == [1, 0, "none seen"]
+    saturated = curves.pivot(index="radius", columns="shaping", values="saturated")
+    assert (saturated["4"] == saturated["undefended"]).all() and saturated["4"].any() and not saturated["4"].all()
+    unknown = doses.half_doses(*(lines[lines.shaping == "4"] for lines in (trials, curves)))
+    assert unknown[["ratio", "difference"]].isna().all(axis=None) and unknown.effect.isna().all()

@@ -17,6 +17,8 @@ device.start()
 import tensorflow as tf  # noqa: E402
 
 from models import minibatches, networks, shaping, stack  # noqa: E402
+from models.groups import EpochStart  # noqa: E402
+from models.kinds import epochs  # noqa: E402
 
 SHAPES = {"lr": (6, 5, 1), "shallow-mlp": (6, 5, 1), "badnet": (10, 9, 1)}
 ROWS, BATCH, CLASSES, TRUSTED, SEED = 42, 14, 3, 10, 7
@@ -371,6 +373,44 @@ def test_looking_at_weights_changes_no_training():
         for engine in (looked, other):
             engine.train_epoch(rows, batches)
     assert all(np.array_equal(*pair) for pair in zip(looked.weights(0), other.weights(0)))
+
+
+def test_isolated_rows_are_those_of_smallest_loss_as_often_as_they_are_seen():
+    right = np.array([0.9, 0.2, 0.8, 0.6, 0.99, 0.7])  # of the label, class 0; row 4 is not seen, row 2 twice
+    start = EpochStart(3, np.array([1, 1, 2, 1, 0, 1]), np.zeros(6, int), np.ones(6), lambda: np.c_[right, 1 - right])
+    found = {share: epochs.isolated(start, 0.5, 2, share) for share in (0.1, 0.17, 0.34, 0.5, 0.67)}
+    assert {share: np.flatnonzero(weights < 0).tolist() for share, weights in found.items()} == {
+        0.1: [], 0.17: [0, 4], 0.34: [0, 2, 4], 0.5: [0, 2, 4], 0.67: [0, 2, 4, 5]
+    }  # fmt: skip
+    assert all(set(np.abs(weights)) == {1} and weights.dtype == np.float32 for weights in found.values())
+    for epoch in (2, 4):
+        assert epochs.isolated(dataclasses.replace(start, epoch=epoch), 0.5, 2, 0.5) is None
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["epic:0.3:1:5", "abl:0.5:1:0.2", "sever:0.3", "running-cosine:0:0.9", "quantile-clip:0.5:1:1", "centered-clip:0.1"]
+)  # fmt: skip
+def test_a_reset_forgets_what_was_kept(text):
+    model = networks.build("lr", SHAPES["lr"], CLASSES, SEED)
+    random = np.random.default_rng(3)
+    x, y = random.random((60, *SHAPES["lr"]), np.float32), random.integers(0, CLASSES, 60).astype(np.int32)
+    rows = minibatches.Rows.of(x, y, np.arange(60) >= 50, 2)
+    engine, ends = stack.Stack(model, [shaping.shaping(text)] * 2, "adam", 0.05, SEED), []
+    for _ in range(2):
+        engine.reset()
+        for epoch in range(1, 4):
+            engine.train_epoch(rows, minibatches.shuffled(rows, 20, SEED, epoch))
+        ends.append(engine.weights(1))
+    assert all(np.array_equal(*pair) for pair in zip(*ends))
+
+
+@pytest.mark.parametrize("text", ["median-of-means:3", "multi-krum:0.3:3", "multi-krum:0.3:0"])
+def test_convolutions_have_no_micro_batches_and_no_gram_matrix(text):
+    engine = stack.Stack(networks.build("badnet", (8, 8, 1), CLASSES, SEED), [shaping.shaping(text)], "sgd", 0.1, SEED)
+    rows = minibatches.Rows.of(np.zeros((9, 8, 8, 1), np.float32), np.zeros(9, np.int32), np.zeros(9, bool), 1)
+    with pytest.raises(ValueError, match="convolutions have no Gram matrix and no micro-batches"):
+        engine.train_epoch(rows, minibatches.shuffled(rows, 9, SEED, 1))
 
 
 def test_a_group_that_is_gone_before_its_first_look_stops_no_other():

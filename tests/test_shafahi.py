@@ -108,6 +108,25 @@ def test_file_holds_accepted_poisons_the_nearest_first(model, purchases, tmp_pat
     assert np.array_equal(poison_set.load(path, purchases).x, poisons.x[:6])
 
 
+def test_a_file_says_how_far_poisons_moved_where_they_may_not_move_at_will(model, purchases, tmp_path, monkeypatch):
+    monkeypatch.setattr(layout, "POISONS", tmp_path)
+    crafter, victim = shafahi.Crafter(model), victim_of(model)
+    budgets = [dataclasses.replace(shafahi.DOSED, radius=radius, poisons=3) for radius in (0.5, 2.0)]
+    goal, base = purchases.x_test[2], purchases.x_train[purchases.y_train == 4]
+    for budget, (path, _) in zip(budgets, shafahi.poison_files(crafter, purchases, "lr", victim, 2, (3, 4), budgets)):
+        poisons = poison_set.load(path, purchases)
+        for x, moved, way, at_first in zip(
+            poisons.x, *(poisons.settings[name] for name in ("moved", "ways", "base_distances"))
+        ):
+            row = base[np.linalg.norm(base - x, axis=1).argmin()]
+            assert moved == pytest.approx(np.linalg.norm(x - row), rel=1e-5) and moved <= budget.radius * (1 + 1e-5)
+            assert way == pytest.approx(np.linalg.norm(goal - row), rel=1e-5)
+            assert at_first == pytest.approx(crafter.distances(goal, row[np.newaxis])[0], rel=1e-5)
+    path, _ = shafahi.poison_files(crafter, purchases, "lr", victim, 2, (3, 4), [BUDGET])[0]
+    assert not {"moved", "ways", "base_distances"} & set(poison_set.load(path, purchases).settings)
+    assert (shafahi.Budget().name, shafahi.DOSED.name) == ("0.1_2000_3.5_100_1e-10", "0.0_2000_1000000.0_10_1e-10")
+
+
 def test_refuses_when_no_poison_comes_near(model, purchases, tmp_path, monkeypatch):
     monkeypatch.setattr(layout, "POISONS", tmp_path)
     crafter, strict = shafahi.Crafter(model), dataclasses.replace(BUDGET, feature_distance=1e-9)

@@ -1,6 +1,7 @@
 """Shapings as values: how they are spelled and filed, what they cost in epsilon, and how kinds share a stack."""
 
 import argparse
+import hashlib
 import math
 
 import numpy as np
@@ -14,7 +15,7 @@ import tensorflow as tf  # noqa: E402
 
 from command_line import POSITIVE, BadInput  # noqa: E402
 from models import baselines, minibatches, networks, privacy, shaping, stack, tfprivacy  # noqa: E402
-from models.kind import KINDS, kind  # noqa: E402
+from models.kind import KINDS, kind, load_file  # noqa: E402
 from models.shaping import UNDEFENDED, Shaping  # noqa: E402
 from models.trainer import Training, stacks  # noqa: E402
 
@@ -121,6 +122,35 @@ def test_every_amount_of_noise_has_a_text_that_gives_it_back(clip_norm, noise_st
 def test_shapings_that_differ_in_a_late_digit_have_names_of_their_own():
     names = {shaping.shaping(text).model_name("lr") for text in ("0.3:noise_std=0.1", "0.3:0.333333333333")}
     assert len(names) == 2
+
+
+@pytest.mark.parametrize(
+    ("text", "defended"),
+    [("undefended", False), ("clip:1", True), ("undefended@1,clip:1", True), ("clip:1@1,undefended", True),
+     ("undefended:noise_std=1@2,undefended", True), ("undefended@2,undefended", False)],
+)  # fmt: skip
+def test_a_shaping_defends_that_changes_a_gradient_in_any_phase(text, defended):
+    assert shaping.shaping(text).defended == defended
+
+
+def test_micro_batches_are_from_one_to_sixty_four():
+    assert [shaping.shaping(f"median-of-means:{count}").links[0].micro_batches for count in (1, 64)] == [1, 64]
+    for count in (0, 65, 2.5):
+        with pytest.raises(argparse.ArgumentTypeError, match="a whole number from 1 to 64"):
+            shaping.shaping(f"median-of-means:{count}")
+
+
+def test_what_a_file_defines_is_known_by_the_files_content(kinds, tmp_path):
+    text = "from models.kind import kind\n@kind()\ndef {}(batch):\n    return 1\n"
+    (tmp_path / "mine.py").write_text(text.format("mine"))
+    load_file(tmp_path / "mine.py")
+    digest = hashlib.sha256((tmp_path / "mine.py").read_bytes()).hexdigest()
+    assert KINDS["mine"].file_sha256 == digest and KINDS["shrink"].file_sha256 is None
+    assert shaping.shaping("mine+shrink:1").settings["shaping_file_sha256"] == {"mine": digest}
+    assert "shaping_file_sha256" not in shaping.shaping("shrink:1").settings
+    with pytest.raises(BadInput, match="defines no kind"):
+        (tmp_path / "none.py").write_text("")
+        load_file(tmp_path / "none.py")
 
 
 def test_names_that_are_taken_are_no_kinds(kinds):

@@ -19,7 +19,7 @@ from models import baselines, dense, minibatches, networks, stack, tfprivacy  # 
 from models.kinds.norms import clip  # noqa: E402
 from models.noise import noise  # noqa: E402
 from models.shaping import UNDEFENDED, Shaping  # noqa: E402
-from models.trainer import Trainer, Training  # noqa: E402
+from models.trainer import Trainer, Training, training_accuracies  # noqa: E402
 
 SHAPE = (6, 5, 1)
 
@@ -228,6 +228,47 @@ def test_each_replica_adds_its_own_amount_of_noise():
             assert abs(np.corrcoef(layers[first], layers[second])[0, 1]) < 5 / math.sqrt(768)
 
 
+def test_each_parameter_draws_noise_of_its_own():
+    """Draws of one key begin alike whatever their shapes: in the stack's own order no two parameters' may."""
+    x, y, is_poison = toy()
+    model = networks.build("shallow-mlp", SHAPE, 3, 7)
+    replica = stack.Stack(model, [Shaping.clip(1e-7, 1.0)], "sgd", 1.0, 7)
+    rows = minibatches.Rows.of(x, y, is_poison, 1)
+    replica.train_epoch(rows, minibatches.shuffled(rows, 70, 7, 1))
+    draws = [(before - after).T.reshape(-1) for before, after in zip(model.get_weights(), replica.weights(0))]
+    draws = [draw[:200] for draw in draws if draw.size >= 200]
+    assert len(draws) == 5
+    for first in range(5):
+        for second in range(first):
+            assert abs(np.corrcoef(draws[first], draws[second])[0, 1]) < 5 / math.sqrt(200)
+
+
+@pytest.mark.parametrize("parameter", range(4))
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_a_replica_is_finite_where_all_its_weights_are(parameter, value):
+    replicas = stack.Stack(networks.build("shallow-mlp", SHAPE, 3, 7), [UNDEFENDED] * 3, "sgd", 0.1, 7)
+    assert replicas.finite().tolist() == [True] * 3
+    weights = (replicas.kernels + replicas.biases)[parameter]
+    values = weights.numpy()
+    values[(1, *[-1] * (values.ndim - 1))] = value  # one number
+    weights.assign(values)
+    assert replicas.finite().tolist() == [True, False, True]
+
+
+def test_accuracies_are_of_clean_rows_then_of_poisons():
+    """A model of zeros takes every row for class 0; copies count, rows that are not seen do not."""
+    x, _, _ = toy(6, 2)
+    model = networks.build("lr", SHAPE, 3, 7)
+    model.set_weights([np.zeros_like(values) for values in model.get_weights()])
+    weight = np.array([[1, 1], [1, 2], [1, 0], [1, 1], [1, 3], [1, 0]], np.float32)
+    rows = minibatches.Rows.of(x, [0, 0, 0, 1, 2, 0], np.arange(6) >= 4, 2, weight)
+    engine = stack.Stack(model, [UNDEFENDED] * 2, "sgd", 0.1, 7)
+    clean, poison = training_accuracies(engine, rows)
+    assert clean.tolist() == [3 / 4, 3 / 4] and poison.tolist() == [1 / 2, 0]
+    rows = minibatches.Rows.of(x, [0, 0, 0, 1, 2, 0], np.zeros(6, bool), 2, weight)
+    assert np.isnan(training_accuracies(engine, rows)[1]).all()
+
+
 def test_batches_hold_every_row_once_clean_rows_first():
     is_poison = np.random.default_rng(0).random(1010) < 0.3
     rows = minibatches.Rows.of(np.zeros((1010, 1), np.float32), np.zeros(1010), is_poison, 1)
@@ -318,6 +359,22 @@ def test_record_is_what_per_example_gradients_say(network):
         )
 
 
+def test_cosines_are_to_the_clean_rows_of_the_poisons_own_batch():
+    """At a rate of nearly 0 all batches are at the first parameters, where single rows' gradients are known."""
+    x, y, is_poison = toy()
+    model = networks.build("lr", SHAPE, 3, 7)
+    rows = minibatches.Rows.of(x, y, is_poison, 1)
+    epoch = minibatches.shuffled(rows, 20, 7, 1)
+    record = stack.Stack(model, [UNDEFENDED], "sgd", 1e-7, 7).train_epoch(rows, epoch, record=True)
+    kernel, expected = per_example_gradients(model, x, y)[0].reshape(70, -1), []
+    for first, last in zip(epoch.starts, epoch.starts[1:]):
+        batch = epoch.order[first:last]
+        mean = kernel[batch[~is_poison[batch]]].mean(0)
+        expected += [row @ mean / np.linalg.norm(row) / np.linalg.norm(mean) for row in kernel[batch[is_poison[batch]]]]
+    assert len(expected) == 20 and len(epoch.clean) == 4 and (epoch.clean < 20).all()
+    assert np.allclose(record.cosines(0), expected, atol=1e-4)
+
+
 def test_batches_without_poison_do_not_count_in_its_mean():
     x, y, is_poison = toy(poisons=1)
     replicas = stack.Stack(networks.build("lr", SHAPE, 3, 7), [UNDEFENDED], "sgd", 0.1, 7)
@@ -368,6 +425,27 @@ def test_hits_are_kerass_predictions(subtask, monkeypatch):
     )
 
 
+@pytest.mark.parametrize("rows", [1, 199, 200, 500])
+def test_pieces_that_rows_are_looked_at_in_are_all_of_them(rows, subtask, monkeypatch):
+    """In pieces of one row, with one, two or none left over, and of more than there are."""
+    monkeypatch.setattr(stack, "EVALUATION_ROWS", rows)
+    count = 7 if rows == 1 else 400
+    x, y = subtask.x_test[:count], subtask.y_test[:count]
+    for left in (0, 1):
+        flat, labels = x[left:].reshape(count - left, -1), y[left:]
+        model = networks.build("lr", subtask.shape, 2, 3)
+        replicas = stack.Stack(model, [UNDEFENDED] * 2, "sgd", 0.1, 3)
+        expected = tf.nn.softmax(model(x[left:])).numpy()
+        hits = expected.argmax(1) == labels
+        assert np.array_equal(replicas.hits(tf.constant(flat), tf.constant(labels)), [hits, hits])
+        assert np.array_equal(replicas.hits(tf.constant(flat), tf.constant(labels), 1), [hits])
+        assert np.allclose(replicas.probabilities(flat), expected, atol=1e-6)
+        assert np.allclose(replicas.probabilities(flat, 0), expected[np.newaxis], atol=1e-6)
+        poison = np.arange(count - left) % 3 == 0
+        counted = replicas.right(minibatches.Rows.of(flat, labels, poison, 2))
+        assert counted.tolist() == [[hits[~poison].sum()] * 2, [hits[poison].sum()] * 2]
+
+
 def test_the_largest_logit_is_an_argmaxs_first(monkeypatch):
     logits = np.random.default_rng(5).integers(-2, 3, (3, 7, 200)).astype(np.float32)  # many are equal
     assert np.array_equal(dense.largest(tf.constant(logits)), logits.argmax(1))
@@ -387,6 +465,15 @@ def test_right_ones_are_counted_as_often_as_a_replica_sees_them(count, subtask, 
     replicas.train_epoch(rows, minibatches.shuffled(rows, 100, 3, 1))
     seen = replicas.hits(rows.x, rows.y).T * weight
     assert np.array_equal(replicas.right(rows), [seen[~is_poison].sum(0), seen[is_poison].sum(0)])
+
+
+@pytest.mark.parametrize(("network", "layers"), [("lr", 1), ("shallow-mlp", 3), ("badnet", 4)])
+def test_networks_start_at_glorot_weights_of_a_seed_for_each_layer(network, layers):
+    weights = networks.build(network, (8, 8, 1), 3, 7).get_weights()
+    kernels, biases = weights[::2], weights[1::2]
+    assert len(kernels) == layers and not any(bias.any() for bias in biases)
+    for number, kernel in enumerate(kernels):
+        assert np.array_equal(kernel, tf.keras.initializers.GlorotUniform(7 + number)(kernel.shape))
 
 
 def test_a_network_that_the_stack_cannot_train_is_refused():

@@ -16,7 +16,7 @@ from test_poisons import rows_of
 
 from command_line import BadInput
 from poisons import attacks, crafting, poison_set, victims
-from poisons.steinhardt import defences, minmax, oracle, slab_program, slab_search
+from poisons.steinhardt import defences, hinge, minmax, oracle, slab_program, slab_search
 from poisons.steinhardt.slab_program import LABELS, SUPPORT
 from results import layout
 
@@ -170,6 +170,42 @@ def test_minmax_poisons_are_feasible_and_the_bound_holds(epsilon):
     assert harmless < outcome.training_loss
 
 
+def test_the_hinge_loss_and_its_gradient_by_hand():
+    """Margins 2, 1, 0.5 and -1: the loss ends at a margin of 1, where its gradient is 0 as beyond."""
+    x, signs = np.array([[2.0, 0], [1, 0], [0, -0.5], [1, 1]]), np.array([1.0, 1, -1, -1])
+    theta, weights = np.array([1.0, 1.0]), np.array([1.0, 2, 4, 8])
+    assert hinge.hinge_loss(x, signs, weights, theta, 0.0) == pytest.approx(4 * 0.5 + 8 * 3)
+    gradient, of_bias = hinge.hinge_gradient(x, signs, weights, theta, 0.0)
+    assert gradient.tolist() == [8, 4 * -0.5 + 8] and of_bias == 4 + 8
+    assert hinge.hinge_loss(x, signs, weights, theta, 1.0) == pytest.approx(4 * 1.5 + 8 * 4)
+
+
+def test_minmax_follows_its_algorithm():
+    """Its bounds are those of the algorithm as it is written at the head of the module, step by step in float64."""
+    x, y = two_classes()
+    epsilon, rho, step_size, bounds = 0.1, 2.0, 0.05, []
+    outcome = minmax.craft(x, y, defences.fit(x, y, 0.65), epsilon, rho, step_size, lambda *shown: bounds.append(shown))
+    rows, signs = np.c_[x, np.ones(len(x))], 2.0 * y - 1  # the bias is one more coordinate
+    total, scale, least = np.zeros(31), 1 / step_size, []
+    for number, (point, label) in enumerate(zip(np.c_[outcome.x, np.ones(len(outcome.y))], outcome.y), 1):
+        theta, sign = total / scale, 2.0 * label - 1
+        inside, loss = signs * (rows @ theta) < 1, max(0.0, 1 - sign * (point @ theta))
+        least.append(np.mean(np.maximum(0, 1 - signs * (rows @ theta))) + epsilon * loss)
+        assert bounds[number - 1] == (number, pytest.approx(min(least), rel=1e-5))
+        total = total + (signs * inside) @ rows / len(rows) + epsilon * (loss > 0) * sign * point
+        scale = max(scale, np.linalg.norm(total) / rho)
+    assert outcome.y[0] == 0  # of equal losses, as those of the first step are
+    assert bounds[0][1] == pytest.approx(1 + epsilon) and bounds[-1][1] < 0.95 and len(bounds) == 40
+
+
+def test_the_training_loss_weighs_poisons_by_epsilon():
+    """Rows of zeros leave the bias alone: clean rows of both classes lose 1 at any, the poisons 1 - b, b up to rho."""
+    x, y = np.zeros((40, 2)), np.arange(40) % 2
+    for epsilon, rho in ((0.3, 0.5), (0.1, 0.9), (0.3, 5.0)):
+        found = minmax.trained_loss(x, y, np.zeros((4, 2)), np.ones(4, int), epsilon, rho)
+        assert found == pytest.approx(1 + epsilon * max(0, 1 - rho), abs=2e-3)
+
+
 def test_training_loss_of_separable_rows_is_zero():
     x, y = np.array([[0.0, 1.0], [1.0, 0.0]] * 50), np.array([0, 1] * 50)
     assert minmax.trained_loss(x, y, x[:2], y[:2], 0.1, 5.0) == 0
@@ -209,6 +245,111 @@ def test_a_solver_that_never_succeeds_is_refused(monkeypatch):
     monkeypatch.setattr(slab_program, "solve", failing)
     with pytest.raises(BadInput, match=r"the solver failed on the first 50 programs \(NumericalError\)"):
         slab_search.by_training_loss(crafter, 1.0)
+
+
+def test_dual_averaging_keeps_the_shares_of_largest_objective(monkeypatch):
+    x, y = two_classes(100)
+    crafter = slab_search.Crafter(x, y, defences.fit(x, y, 0.65), 0.3, np.random.default_rng(0))
+    tried = []
+
+    def craft(theta, bias, shares):
+        tried.append(shares)
+        return slab_search.Candidate(np.zeros((4, 30)), shares, theta), shares[0]
+
+    monkeypatch.setattr(crafter, "craft", craft)
+    for number, (_, _, candidate) in enumerate(crafter.dual_averaging(0.005, 1.0, 5, 6), 1):
+        assert len(tried) == 7 * number and candidate.shares[0] == max(shares[0] for shares in tried[-7:])
+        assert tried[-7].tolist() == [np.mean(y == 1), 0, np.mean(y == 0), 0]
+
+
+def test_the_release_keeps_the_set_whose_model_has_the_largest_clean_loss(monkeypatch):
+    """The clean loss of a model of zeros is 1, and the less the further a good one is scaled."""
+    x, y = two_classes(100)
+    crafter = slab_search.Crafter(x, y, defences.fit(x, y, 0.65), 0.3, np.random.default_rng(0))
+    sets = [slab_search.Candidate(np.zeros((4, 30)), np.eye(4)[0], np.array([place])) for place in range(200)]
+    monkeypatch.setattr(crafter, "dual_averaging", lambda *_: [(None, 0.0, candidate) for candidate in sets])
+    direction, scored = x[y == 1].mean(0) - x[y == 0].mean(0), []
+
+    def train(_, candidate, radius):
+        place = int(candidate.theta[0]) + 1
+        scored.append(place)
+        theta = 0.01 * abs(place - 90) * direction
+        return theta, -float(theta @ x.mean(0))
+
+    monkeypatch.setattr(slab_search, "_train_hinge", train)
+    assert slab_search.by_training_loss(crafter, 1.0).theta == 89
+    assert scored == [*range(3, 49, 3), *range(50, 201, 10)] and len(scored) == 32  # those that the release scores
+
+
+def test_the_search_starts_at_the_set_that_leaves_victims_least(monkeypatch, subtask):
+    """Without a generation the result is its start, the best of those screened: here of smallest first share."""
+    x, y = two_classes(200, 60)
+    crafter = slab_search.Crafter(x, y, defences.fit(x, y, 0.65), 0.3, np.random.default_rng(0))
+    seen = []
+
+    def scores(_, candidates, seed):
+        seen.extend(candidates)
+        return np.array([candidate.shares[0] for candidate in candidates])
+
+    made = lambda theta, bias, shares: (slab_search.Candidate(np.zeros((4, 60)), shares, theta), 0.0)  # noqa: E731
+    monkeypatch.setattr(crafter, "craft", made)
+    monkeypatch.setattr(slab_search.Victims, "scores", scores)
+    monkeypatch.setattr(victims, "workers", lambda: 1)
+    found = slab_search.by_victim(crafter, subtask, None, 0, 7, None)
+    best = min(seen, key=lambda candidate: candidate.shares[0])
+    expected = (best.shares + 0.01) / (best.shares + 0.01).sum()
+    assert len(seen) == 64 and np.allclose(found.shares, expected) and found.shares[0] < 0.1
+    principal = np.linalg.svd(x - x.mean(0))[2][: slab_search.DIRECTIONS]
+    projected = best.theta @ principal.T @ principal
+    assert np.allclose(found.theta, slab_search.MODEL_NORM * projected / np.linalg.norm(projected))
+
+
+def test_the_search_goes_to_where_victims_are_left_least(monkeypatch, subtask):
+    """Here where the shares are those that are wanted: by steps that are told what was left."""
+    x, y = two_classes(100, 48)
+    wanted, shown, ends = np.array([0.4, 0.1, 0.4, 0.1]), [], []
+
+    def away(candidate):
+        return np.square(candidate.shares - wanted).sum()
+
+    made = lambda theta, bias, shares: (slab_search.Candidate(np.zeros((4, 48)), shares, theta), 0.0)  # noqa: E731
+    monkeypatch.setattr(
+        slab_search.Victims, "scores", lambda _, candidates, seed: np.array(list(map(away, candidates)))
+    )
+    monkeypatch.setattr(victims, "workers", lambda: 1)
+    for generations in (0, 40):
+        crafter = slab_search.Crafter(x, y, defences.fit(x, y, 0.65), 0.3, np.random.default_rng(0))
+        monkeypatch.setattr(crafter, "craft", made)
+        show = lambda *generation: shown.append(generation)  # noqa: E731
+        ends.append(away(slab_search.by_victim(crafter, subtask, None, generations, 7, show)))
+    assert ends[1] < ends[0] / 10 and [generation for generation, _ in shown] == list(range(1, 41))
+    assert shown[-1][1] < shown[0][1] / 2
+
+
+def test_the_hinge_model_of_a_set_is_that_of_dual_averaging_row_by_row():
+    x, y = two_classes(60, 5)
+    crafter = slab_search.Crafter(x, y, defences.fit(x, y, 0.65), 0.3, np.random.default_rng(0))
+    points, shares = np.random.default_rng(1).random((4, 5)), np.array([0.5, 0.25, 0.25, 0])
+    theta, bias = slab_search._train_hinge(crafter, slab_search.Candidate(points, shares, None), 0.02, 3)
+    rows = np.c_[np.concatenate([x, points[[0] * 9 + [1] * 5 + [2] * 4]]), np.ones(78)]
+    signs = np.r_[2 * y - 1, 2 * LABELS[[0] * 9 + [1] * 5 + [2] * 4] - 1]
+    total, scale, order = np.zeros(6), 78 / (0.005 * 60), np.random.default_rng(0)
+    for row in np.concatenate([order.permutation(78) for _ in range(3)]):
+        if signs[row] * (rows[row] @ total) / scale < 1:
+            total += signs[row] * rows[row]
+            scale = max(scale, np.linalg.norm(total) / 0.02)
+    assert scale > 2 * 78 / (0.005 * 60)  # the bound on the model's norm was felt
+    assert np.allclose(np.append(theta, bias), total / scale)
+
+
+def test_a_score_is_the_sum_over_victims_of_their_best_epochs(monkeypatch, subtask):
+    accuracies = np.random.default_rng(0).random((16, 5, 2))
+    monkeypatch.setattr(victims, "Victims", lambda *_: dataclasses.make_dataclass("_", ["accuracies"])(
+        lambda candidates, seed, epochs: accuracies[:epochs]))  # fmt: skip
+    scores = slab_search.Victims(subtask, 0.3, list(slab_search.VICTIMS)).scores([None] * 5, 1)
+    for candidate in range(5):
+        best = [sorted(accuracies[:, candidate, victim])[-3:] for victim in range(2)]
+        assert scores[candidate] == pytest.approx(sum(map(np.mean, best)))
 
 
 def test_release_rule_takes_the_largest_clean_loss():

@@ -99,6 +99,45 @@ def test_poisons_come_nearer_within_their_ball_and_box(case, small):
         assert (np.linalg.norm(part - base, axis=1) <= radius * (1 + 1e-5)).all()
 
 
+@pytest.mark.parametrize("case", CASES)
+def test_the_points_of_least_loss_are_returned_with_it(case, small):
+    import tensorflow as tf
+
+    model, target, base = small
+    text, formula = CASES[case]
+    crafter = Together(case.split(",")[0], model, shaping(text), WANTED, 1)
+    points, loss = crafter.descend(tf.constant(target), tf.constant(base), np.float32(3.0))
+    reached = formula(model, target.astype(np.float64), points.numpy().astype(np.float64))
+    assert float(loss) == pytest.approx(reached, rel=1e-3, abs=1e-5)
+    assert reached < 0.02 * formula(model, target.astype(np.float64), base.astype(np.float64))
+
+
+def test_points_that_were_better_before_are_returned_with_the_loss_that_they_had(small):
+    """A loss that is one more wherever a point is moved, though its slope says that it falls."""
+    import tensorflow as tf
+
+    model, target, base = small
+    crafter = Together("bullseye", model, shaping("undefended"), WANTED, 1)
+
+    def loss(points):
+        moved = tf.stop_gradient(tf.cast(tf.reduce_any(points != base), tf.float32))
+        return moved - 1e-3 * tf.reduce_sum(points)
+
+    crafter.loss_of = lambda _: loss
+    points, reached = crafter.descend(tf.constant(target), tf.constant(base), np.float32(1.0))
+    assert np.array_equal(points, base) and float(reached) == pytest.approx(-1e-3 * base.sum(), rel=1e-4)
+
+
+def test_features_that_no_class_looks_at_stay_as_they_are(small):
+    _, target, base = small
+    model = networks.build("lr", (6,), 3, 3)
+    kernel, bias = model.get_weights()
+    kernel[2] = 0
+    model.set_weights([kernel, bias])
+    points, _ = Together("bullseye", model, shaping("undefended"), WANTED, 1).craft(target, base, BUDGET)
+    assert np.allclose(points[:, 2], base[:, 2], atol=1e-6) and np.abs(points - base).max() > 0.1
+
+
 def test_transferred_poisons_are_the_undefended_models(workplace):
     attack = (
         "python3", "attack_targets.py", "--network", "lr", "--mode", "multipoison", "--poisons", "3", "--epochs", "2",

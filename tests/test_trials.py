@@ -133,6 +133,71 @@ def test_an_attack_that_never_succeeds_runs_every_trial_to_its_end(small, clean,
     ]
 
 
+def test_each_trial_has_the_accuracy_of_its_own_replica(small):
+    """An engine of which replica k is right on the first 10 k rows, takes the target for class 4 from 2 on, and has
+    diverged from 4 on.
+    """
+    left = []
+
+    class Engine:
+        def reset(self):
+            pass
+
+        def keep(self, replicas):
+            left.append(list(replicas))
+
+        def train_epoch(self, rows, epoch, record):
+            pass
+
+        def probabilities(self, x):
+            return np.eye(9, dtype=np.float32)[[3, 3, 4, 4, 4]][:, np.newaxis]
+
+        def finite(self):
+            return np.arange(5) < 4
+
+        def hits(self, x, y, replica):
+            return np.arange(len(y))[np.newaxis] < 10 * replica
+
+    setting, x = trials.Setting(small, "oneshot", 50, 1, 215), small.x_train[:4]
+    rows = trials.rows_of(setting, x, small.y_train[:4], range(5))
+    ended = trials.run_group(Engine(), setting, rows, range(5), target_of(small), 4, False)
+    assert [trial.poison for trial in ended] == [0, 1, 2, 3, 4] and left == [list(range(5))]
+    assert [trial.success for trial in ended] == [False, False, True, True, False]
+    assert [trial.test_acc for trial in ended[:4]] == pytest.approx([10 * replica / 420 for replica in range(4)])
+    assert np.isnan(ended[4].test_acc)
+
+
+def test_trials_behind_the_first_success_are_not_run_on(small):
+    """Of five trials the second, on poison 1, succeeds in epoch 2: only the one before it has epochs left."""
+    here, kept, trained = [5], [], []
+
+    class Engine:
+        def reset(self):
+            here[:] = [5]
+
+        def keep(self, replicas):
+            kept.append([int(replica) for replica in replicas])
+            here[:] = [len(replicas)]
+
+        def train_epoch(self, rows, epoch, record):
+            trained.append((epoch.number, rows.weight.shape[1]))
+
+        def probabilities(self, x):
+            taken = [4 if replica == 1 and len(trained) == 2 else 3 for replica in range(here[0])]
+            return np.eye(9, dtype=np.float32)[taken][:, np.newaxis]
+
+        def finite(self):
+            return np.ones(here[0], bool)
+
+        def hits(self, x, y, replica):
+            return np.ones((1, len(y)), bool)
+
+    setting = trials.Setting(small, "oneshot", 50, 4, 215)
+    ended = trials.run(Engine(), setting, small.x_train[:4], small.y_train[:4], target_of(small), 4, 4, True)
+    assert [(trial.poison, trial.success, trial.epoch) for trial in ended] == [(0, False, 4), (1, True, 2)]
+    assert kept == [[0, 1, 2, 3, 4], [0]] and trained == [(1, 5), (2, 5), (3, 1), (4, 1)]
+
+
 def test_groups_hold_every_trial_once(monkeypatch):
     for count in (1, 10, 11, 51, 100, 101):
         assert [trial for group in trials.groups(count) for trial in group] == list(range(count + 1))

@@ -53,6 +53,11 @@ def test_kept_files_are_blends_of_dress_and_coat_labelled_dress(alpha, subtask):
         assert np.abs(poisons.x - expected).max() < 1e-6
 
 
+def test_a_set_is_filed_by_its_pairs_and_alpha():
+    settings = {"attack": "collision", "dataset": layout.SUBTASK, "task": "pairs_of_100", "alpha": 0.4}
+    assert watermark.ATTACK.path(layout.SUBTASK, settings) == FOLDER / "pairs_of_100_alpha_0.4.npz"
+
+
 def test_pairs_of_the_full_set_are_those_of_the_paper(full):
     poisons = poison_set.load(FOLDER.with_name("fashion_mnist") / "a_pair_3_19_alpha_0.4.npz", full)
     assert poisons.y.tolist() == [3] and np.allclose(
