@@ -21,6 +21,7 @@ fi
 words ALPHAS "0.1 0.2 0.4 0.6 0.8 1.0"                        # the share of the other class's row
 SCRATCH=${SCRATCH:-0}
 SEED=${SEED:-215}
+EPOCHS=${EPOCHS:-}                                            # the paper's, without
 DUMP=${DUMP:-npz}                                             # or csv: the paper's layout of the recorded gradients
 use_python
 [[ $SCRATCH =~ ^[01]$ ]] || refuse "SCRATCH=$SCRATCH: give 0, to re-train the trained network, or 1, to train from initial weights"
@@ -29,10 +30,11 @@ case $1-$SCRATCH in
     fashion_mnist-0) network=shallow-mlp epochs=20 start=(--retrain) ;;
     *) network=shallow-mlp epochs=40 start=() ;;
 esac
-[[ -z ${GPU:-} ]] || start+=(--gpu "$GPU")               # a CUDA device; any, or the CPU, without
 
+train=(train.py --dataset "$1" --network "$network" --epochs "${EPOCHS:-$epochs}" --seed "$SEED" "${start[@]}" --record --dump "$DUMP"
+    ${GPU:+--gpu "$GPU"})
+python "${train[@]}" --check                                  # refuses wrong settings before anything is crafted
 files=$(python -m poisons.watermark --dataset "$1" --pairs "$2" --alpha "${ALPHAS[@]}")
 mapfile -t poisons <<< "$files"
-python train.py --dataset "$1" --network "$network" --poison "${poisons[@]}" --epochs "${EPOCHS:-$epochs}" \
-    --seed "$SEED" "${start[@]}" --record --dump "$DUMP"
+python "${train[@]}" --poison "${poisons[@]}"
 python analyze_gradients.py -- "${RESULTS:-results}/analysis/collision"

@@ -12,8 +12,8 @@ set -euo pipefail
 cd -- "$(dirname -- "$(readlink -f -- "${BASH_SOURCE[0]}")")"
 . ./common.bash
 
-if [[ $# -ne 2 || $1 != fashion_mnist ]]; then
-    echo "usage: ./analyze_insertion.sh fashion_mnist <gpu>" >&2
+if [[ $# -lt 1 || $# -gt 2 ]]; then
+    echo "usage: ./analyze_insertion.sh <data set of images> [<gpu>]      e.g. fashion_mnist 0; -h for its settings" >&2
     exit 2
 fi
 
@@ -26,9 +26,14 @@ EPOCHS=${EPOCHS:-40}
 SEED=${SEED:-215}
 DUMP=${DUMP:-npz}                                             # or csv: the paper's layout of the recorded gradients
 use_python
+GPU=${2:-${GPU:-}}
+set -- "$(own "$1")"
+NETWORK=$(own "$NETWORK")
 
+train=(train.py --dataset "$1" --network "$NETWORK" --epochs "$EPOCHS" --seed "$SEED" --retrain --record --dump "$DUMP"
+    ${GPU:+--gpu "$GPU"})
+python "${train[@]}" --check                                  # refuses wrong settings before anything is crafted
 files=$(python -m poisons.backdoor --dataset "$1" --label "$LABEL" --ratio "$RATIO" --patch "${PATCHES[@]}" --seed "$SEED")
 mapfile -t poisons <<< "$files"
-python train.py --dataset "$1" --network "$NETWORK" --gpu "$2" --poison "${poisons[@]}" --epochs "$EPOCHS" --seed "$SEED" \
-    --retrain --record --dump "$DUMP"
+python "${train[@]}" --poison "${poisons[@]}"
 python analyze_gradients.py -- "${RESULTS:-results}/analysis/insertion"

@@ -12,7 +12,7 @@ cd -- "$(dirname -- "$(readlink -f -- "${BASH_SOURCE[0]}")")"
 . ./common.bash
 
 if [[ $# -ne 1 ]]; then
-    echo "usage: ./analyze_ipoisoning.sh <data set>        e.g. subtask" >&2
+    echo "usage: ./analyze_ipoisoning.sh <data set>        e.g. subtask; -h for its settings" >&2
     exit 2
 fi
 case $1 in
@@ -31,14 +31,18 @@ EPOCHS=${EPOCHS:-$epochs}                                     # the paper's, wit
 SEED=${SEED:-215}
 DUMP=${DUMP:-npz}                                             # or csv: the paper's layout of the recorded gradients
 use_python
+set -- "$(own "$1")" "${@:2}"
+NETWORK=$(own "$NETWORK")
 shaping=(--undefended --clip-norm "${NORMCLP[@]}")
 if [[ -n $SHAPINGS ]]; then
     words SHAPINGS
     shaping=(--shaping "${SHAPINGS[@]}")
 fi
 
+train=(train.py --dataset "$1" --network "$NETWORK" --seed "$SEED" "${shaping[@]}" --record --dump "$DUMP"
+    ${EPOCHS:+--epochs "$EPOCHS"} ${GPU:+--gpu "$GPU"})
+python "${train[@]}" --check                                  # refuses wrong settings before anything is crafted
 files=$(python -m poisons --attack "${ATTACKS[@]}" --dataset "$1" --ratio "${RATIOS[@]}" --seed "$SEED")
 mapfile -t poisons <<< "$files"
-python train.py --dataset "$1" --network "$NETWORK" --poison "${poisons[@]}" --seed "$SEED" "${shaping[@]}" --record --dump "$DUMP" \
-    ${EPOCHS:+--epochs "$EPOCHS"}
+python "${train[@]}" --poison "${poisons[@]}"
 python analyze_gradients.py -- "${RESULTS:-results}/analysis/ipoisoning"

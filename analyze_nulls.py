@@ -29,6 +29,7 @@ from command_line import COUNT, INDEX, POSITIVE, SEED, Parser, refuse, run
 from files import Unreadable, writing
 from models import baselines, device, memory
 from models.kind import add_file_option
+from models.protocols import add_network_option
 from models.shaping import UNDEFENDED, Shaping, shaping
 from models.trainer import FEW, Cell, Trainer, Training, check_shapings, stacks
 from poisons.poison_set import PoisonSet
@@ -71,7 +72,7 @@ def main() -> None:
 def parse():
     parser = Parser(__doc__)
     parser.add_argument("--dataset", required=True, help=f"one of {', '.join(datasets.NAMES)}")
-    parser.add_argument("--network", required=True, help="as train.py takes it")
+    add_network_option(parser)
     parser.add_argument("--poisons", type=COUNT, nargs="+", required=True, help="how many duplicates, a file each")
     parser.add_argument("--draws", type=COUNT, default=40, help="of the duplicated rows (default: %(default)s)")
     parser.add_argument(

@@ -30,7 +30,7 @@ from command_line import COUNT, INDEX, POSITIVE, RATIO, SEED, Parser, refuse, ru
 from files import Unreadable
 from models import certificates, device
 from models.certificates import noisy, partition, stability
-from models.protocols import NETWORKS
+from models.protocols import add_network_option, network
 from models.shaping import UNDEFENDED, shaping
 from models.trainer import check_batch_size, check_shapings
 from poisons import poison_set, substitution
@@ -75,7 +75,7 @@ def parse():
     parser = Parser(__doc__)
     parser.add_argument("--dataset", required=True, help=f"one of {', '.join(datasets.NAMES)}")
     parser.add_argument("--certificate", required=True, choices=files.CERTIFICATES)
-    parser.add_argument("--network", default="lr", choices=tuple(NETWORKS), help="default: %(default)s")
+    add_network_option(parser, "lr")
     parser.add_argument("--optimizer", default="sgd", choices=("sgd", "adam"), help="default: %(default)s")
     parser.add_argument(
         "--shaping", type=shaping, nargs="+", default=[UNDEFENDED],
@@ -146,7 +146,7 @@ def stabilities(options, dataset):
 
 def partitions(options, dataset):
     """A vote for each shaping, learning rate, number of steps, number of parts and seed."""
-    if NETWORKS[options.network].filters:
+    if network(options.network).front:
         refuse(f"--network {options.network}: its convolutions train one at a time, not in votes; choose another")
     check_shapings(options.shaping, options.network, dataset)
     grid = product(options.shaping, options.learning_rate, options.epochs, options.parts, options.seed)

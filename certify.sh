@@ -15,6 +15,9 @@ if [[ $# -ne 1 ]]; then
     exit 2
 fi
 
+slabs=                                                        # kept ones are of the subtask
+[[ $1 != subtask ]] || slabs=$(printf 'datasets/poisons/indiscriminate/%s/fmnist_34_attack_eps10_quantile65_rho_slab.npz ' slabs slabs-release)
+
 # Settings; each can be given in the environment
 words POISONS "10 50 108 216 324 540 1080"                    # substituted rows, of 10,800
 words CLIPS "0.03 0.1 0.3 1 2 4"                              # of the stability certificate
@@ -29,9 +32,7 @@ words NOISY_STEPS "${NOISY_STEPS-1:200 1:400}"                # twenty steps of 
 PAPERS_NOISES=${PAPERS_NOISES-4:0.0025 4:0.025 4:0.1}         # what a unanimous vote would certify, for one row
 ATTACKED=${ATTACKED:-0.1 1 4}                                 # clip norms of the trainings that are attacked
 SEEDS=${SEEDS:-1 2 3}                                         # of these
-[[ $1 == subtask ]] || FILES=${FILES-}                        # these slabs are of the subtask
-FILES=${FILES-datasets/poisons/indiscriminate/slabs/fmnist_34_attack_eps10_quantile65_rho_slab.npz
-    datasets/poisons/indiscriminate/slabs-release/fmnist_34_attack_eps10_quantile65_rho_slab.npz}
+FILES=${FILES-$slabs}                                         # slabs of other makers
 CANCELING=${CANCELING-0.1}                                    # poisons per clean row of Gradient Canceling, crafted for clip 0.1; none: without
 use_python
 

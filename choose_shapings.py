@@ -15,7 +15,7 @@ import sys
 import datasets
 from command_line import COUNT, BadInput, Parser, refuse, run
 from models.kind import add_file_option
-from models.protocols import NETWORKS, protocol
+from models.protocols import add_network_option, protocol
 from models.shaping import shaping
 from models.trainer import check_shapings
 from reports import choice, frames, reading
@@ -25,7 +25,7 @@ from results import layout
 def main() -> None:
     parser = Parser(__doc__)
     parser.add_argument("--dataset", required=True, help=f"one of {', '.join(datasets.NAMES)}")
-    parser.add_argument("--network", required=True, choices=tuple(NETWORKS))
+    add_network_option(parser)
     parser.add_argument("--epochs", type=COUNT, help="of the trainings (default: the paper's)")
     add_file_option(parser)
     options = parser.parse_args()

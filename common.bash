@@ -6,6 +6,21 @@ refuse() {
     exit 2
 }
 
+# -h: what a script says of itself in its first lines, and its settings with their defaults
+if [[ ${1:-} =~ ^(-h|--help)$ ]]; then
+    script=${BASH_SOURCE[1]##*/}
+    sed -n '2,/^[^#]/ { s/^# \{0,1\}//p }' "$script"
+    sed -n '/^# Settings/,/^use_python/p' "$script" | sed -nE '
+        s/^# (Settings[^;,]*).*/\n\1, given in the environment, with their defaults:\n/p
+        s/^words ([A-Z_]+) "(\$\{[A-Z_]+:?-)?([^"}]*)\}?"/    \1="\3"/
+        s/^([A-Z_]+)=\$\{\1:?-([^}]*)\}/    \1=\2/
+        s/="?(\$\{few:-)?\$[a-z]+"?/=(by data set)/
+        s/ +# /    # /
+        /^    /p'
+    echo "    GPU= RESULTS= MODELS= PYTHON= SHAPING_FILE= PROTOCOL="
+    exit 0
+fi
+
 # Python as the suite needs it, whatever the caller's environment: texts in UTF-8, modules found beside the command
 export PYTHONUTF8=1
 unset CDPATH PYTHONSAFEPATH
@@ -30,6 +45,14 @@ python() {
 use_python() {                                                # PYTHON, or that of .venv by its full name, or python3
     [[ -n ${PYTHON:-} ]] || PYTHON=$([[ -x .venv/bin/python ]] && echo "$PWD/.venv/bin/python" || echo python3)
     export PYTHON
+}
+
+own() {                                                       # a file of the caller's by its full name; other names stay
+    if [[ $1 =~ \.(npz|keras|toml)$ && $1 != /* && -f $OLDPWD/$1 ]]; then
+        echo "$OLDPWD/$1"
+    else
+        echo "$1"
+    fi
 }
 
 words() {                                                     # a setting as an array: words with blanks or line breaks

@@ -23,7 +23,7 @@ from attack_targets import choose_targets
 from command_line import COUNT, INDEX, Parser, refuse, run
 from files import Unreadable, writing
 from models import baselines, checkpoints, device
-from models.protocols import NETWORKS
+from models.protocols import add_network_option
 from models.trainer import Training
 from poisons import shafahi
 from results import described, layout
@@ -56,7 +56,7 @@ def main() -> None:
 def parse():
     parser = Parser(__doc__)
     parser.add_argument("--dataset", nargs="+", required=True, help=f"of {', '.join(datasets.NAMES)}")
-    parser.add_argument("--network", default="lr", choices=tuple(NETWORKS), help="default: %(default)s")
+    add_network_option(parser, "lr")
     parser.add_argument("--targets", type=COUNT, default=TARGETS, help="the first so many (default: %(default)s)")
     parser.add_argument(
         "--poisons", type=COUNT, default=shafahi.DOSED.poisons, help="base rows of a target (default: %(default)s)"

@@ -12,8 +12,8 @@ set -euo pipefail
 cd -- "$(dirname -- "$(readlink -f -- "${BASH_SOURCE[0]}")")"
 . ./common.bash
 
-if [[ $# -ne 2 ]]; then
-    echo "usage: ./do_ipoisoning.sh <data set> <gpu>        e.g. subtask 0" >&2
+if [[ $# -lt 1 || $# -gt 2 ]]; then
+    echo "usage: ./do_ipoisoning.sh <data set> [<gpu>]      e.g. subtask 0; -h for its settings" >&2
     exit 2
 fi
 case $1 in
@@ -26,19 +26,23 @@ esac
 words ATTACKS "$attacks"
 words RATIOS "0.01 0.02 0.03 0.04 0.05 0.1 0.2 0.3 0.4"
 words NORMCLP "0.1 1 2 4 8"                                   # clip norms
-words NOISEML "0 0.1 0.001 0.00001"                           # standard deviations of the noise
+words NOISE_STD "${NOISEML:-0 0.1 0.001 0.00001}"             # standard deviations of the noise; NOISEML is its old name
 SHAPINGS=${SHAPINGS:-}                                        # instead of both: a list as train.py --shaping takes it
 NETWORK=${NETWORK:-$network}
 EPOCHS=${EPOCHS:-}                                            # the paper's, without
 SEED=${SEED:-215}                                             # of the training, and of the rows that label flips draw
 use_python
-shaping=(--undefended --clip-norm "${NORMCLP[@]}" --noise-std "${NOISEML[@]}")
+GPU=${2:-${GPU:-}}
+set -- "$(own "$1")" "${@:2}"
+NETWORK=$(own "$NETWORK")
+shaping=(--undefended --clip-norm "${NORMCLP[@]}" --noise-std "${NOISE_STD[@]}")
 if [[ -n $SHAPINGS ]]; then
     words SHAPINGS
     shaping=(--shaping "${SHAPINGS[@]}")
 fi
 
+train=(train.py --dataset "$1" --network "$NETWORK" --seed "$SEED" "${shaping[@]}" ${EPOCHS:+--epochs "$EPOCHS"} ${GPU:+--gpu "$GPU"})
+python "${train[@]}" --check                                  # refuses wrong settings before anything is crafted
 files=$(python -m poisons --attack "${ATTACKS[@]}" --dataset "$1" --ratio "${RATIOS[@]}" --seed "$SEED")
 mapfile -t poisons <<< "$files"
-python train.py --dataset "$1" --network "$NETWORK" --gpu "$2" --poison "${poisons[@]}" --seed "$SEED" "${shaping[@]}" \
-    ${EPOCHS:+--epochs "$EPOCHS"}
+python "${train[@]}" --poison "${poisons[@]}"

@@ -34,9 +34,9 @@ import numpy as np
 import datasets
 from command_line import COUNT, INDEX, NOT_NEGATIVE, POSITIVE, SEED, Parser, refuse, run
 from files import Lock
-from models import baselines, device, memory
+from models import baselines, checkpoints, device, memory, protocols
 from models.kind import add_file_option
-from models.protocols import NETWORKS
+from models.protocols import add_network_option
 from models.shaping import UNDEFENDED, Shaping, shaping
 from models.trainer import FEW, Cell, Trainer, Training, check_batch_size, check_shapings, stacks, training_accuracies
 from poisons import attacks, poison_set
@@ -56,7 +56,8 @@ class Poisoning:
     How gradients are recorded is told by dump: npz or csv, None: not at all.
 
     most: how many replicas a stack may have; locks: keeps two processes from the same stack. strongest: the pairs of a
-    shaping's text and a poison file's SHA-256 that are trained; None: all.
+    shaping's text and a poison file's SHA-256 that are trained; None: all. keep: the epoch whose models are kept, best
+    or final; None: none are.
     """
 
     shapings: list[Shaping]
@@ -67,6 +68,7 @@ class Poisoning:
     most: int
     locks: Lock
     strongest: set[tuple[str, str]] | None = None
+    keep: str | None = None
 
 
 def main() -> None:
@@ -77,8 +79,11 @@ def main() -> None:
     )
     check_shapings(options.shapings, options.network, dataset)
     check_batch_size(training.batch_size, dataset)
+    if options.check:
+        return
     sets = [
-        poison_set.none(dataset) if path == NO_POISON else poison_set.load(path, dataset) for path in options.poison
+        poison_set.none(dataset) if path == NO_POISON else poison_set.load(path, dataset, options.attack_name)
+        for path in options.poison
     ]
     names = [f"{poisons.attack}/{poisons.name}" for poisons in sets]
     for name in names:
@@ -103,7 +108,15 @@ def main() -> None:
     dump = options.dump if options.record else None
     locks = Lock(layout.RESULTS / "train.lock")
     poisoning = Poisoning(
-        options.shapings, options.learning_rate, baseline, options.retrain, dump, most, locks, strongest
+        options.shapings,
+        options.learning_rate,
+        baseline,
+        options.retrain,
+        dump,
+        most,
+        locks,
+        strongest,
+        options.keep_model,
     )
     planned = {}
     for cell in (cell for poisons in sets for cell in poisoned_cells(training, poisons, poisoning)):
@@ -126,7 +139,7 @@ def parse():
     """The options, checked; `shapings` lists what each replica does to its gradients."""
     parser = Parser(__doc__)
     parser.add_argument("--dataset", required=True, help=f"one of {', '.join(datasets.NAMES)}")
-    parser.add_argument("--network", required=True, choices=tuple(NETWORKS))
+    add_network_option(parser)
     parser.add_argument(
         "--poison",
         type=Path,
@@ -134,6 +147,9 @@ def parse():
         default=[],
         metavar="FILE",
         help="poison files, each added to the training set in a training of its own; `none`: the clean rows alone",
+    )
+    parser.add_argument(
+        "--attack-name", metavar="NAME", help="file their results under this attack, whatever the poison files say"
     )
     parser.add_argument(
         "--clip-norm", type=POSITIVE, nargs="+", default=[], help="DP-SGD with these bounds on each example's gradient"
@@ -180,6 +196,11 @@ def parse():
         help="a clean .keras model (default: the kept one, trained where it is missing)",
     )
     parser.add_argument(
+        "--keep-model",
+        choices=("best", "final"),
+        help="keep each poisoned model, of its best or last epoch, beside its results (evaluate.py)",
+    )
+    parser.add_argument(
         "--engine",
         choices=("stack", "tfprivacy"),
         default="stack",
@@ -202,21 +223,22 @@ def parse():
     parser.add_argument(
         "--gpu", type=INDEX, metavar="INDEX", help="CUDA device (default: any; the CPU where there is none)"
     )
+    parser.add_argument("--check", action="store_true", help="check all other options, and do nothing")
     options = parser.parse_args()
 
     if options.shaping and (options.clip_norm or options.noise_std or options.undefended):
         refuse("--shaping: names every shaping; leave --clip-norm, --noise-std and --undefended out")
     if options.noise_std and not options.clip_norm:
         refuse("--noise-std: noise goes with a clip norm; give one with --clip-norm, or leave the noise out")
-    if options.record and (not options.poison or NO_POISON in options.poison):
+    poisoned = options.poison or options.check
+    if options.record and (not poisoned or NO_POISON in options.poison):
         refuse("--record: gradients of clean and poison rows are compared; give a poison file with --poison")
     if options.record and options.engine != "stack":
         refuse(f"--record: --engine {options.engine} does not record gradients; use --engine stack")
-    for name in ("retrain", "baseline"):
-        if getattr(options, name) and not options.poison:
+    for name in ("retrain", "baseline", "keep_model"):
+        if getattr(options, name) and not poisoned:
             refuse(
-                f"--{name}: poisoned trainings start from or are compared with a clean model; give a poison file"
-                " with --poison"
+                f"--{name.replace('_', '-')}: is about poisoned trainings; give a poison file with --poison, or none"
             )
     options.poison = list(dict.fromkeys(path if path == NO_POISON else path.resolve() for path in options.poison))
     grid = itertools.starmap(Shaping.clip, itertools.product(options.clip_norm, options.noise_std or [0.0]))
@@ -264,7 +286,7 @@ def stacked_sets(network: str, sets: list[PoisonSet], strongest: bool = False) -
     """
     groups = {}
     for number, poisons in enumerate(sets):
-        few = (poisons.ratio <= FEW or strongest) and not NETWORKS[network].filters
+        few = (poisons.ratio <= FEW or strongest) and not protocols.network(network).front
         alike = (poisons.attack, len(poisons.y), measures_of(poisons))
         groups.setdefault(alike if few else number, []).append(poisons)
     return list(groups.values())
@@ -311,7 +333,7 @@ def measured_of(dataset: datasets.Dataset, poisons: PoisonSet, hits: Callable) -
 
 def held_out_accuracies(dataset: datasets.Dataset, hits: Callable) -> tuple[float, ...]:
     """The accuracy on the held-out rows that no shaping may trust, and on each half of them; NaN without any."""
-    if dataset.held_out is None:
+    if dataset.held_out is None or len(dataset.held_out[1]) <= datasets.TRUSTED + 1:
         return (np.nan,) * len(HELD_OUT)
     x, y = (values[datasets.TRUSTED :] for values in dataset.held_out)
     hit = hits(x.reshape(len(x), -1), y)[0]
@@ -339,7 +361,7 @@ def train_poisoned(trainer: Trainer, sets: list[PoisonSet], poisoning: Poisoning
     header = columns_of(measures_of(sets[0]), bool(poisoning.dump))
 
     def unfinished(group: list[Cell]) -> dict[int, Cell]:
-        return {replica: cell for replica, cell in enumerate(group) if not cells.finished(cell.path, cell.settings)}
+        return {replica: cell for replica, cell in enumerate(group) if not finished(cell, poisoning.keep)}
 
     every = [cell for poisons in sets for cell in poisoned_cells(trainer.training, poisons, poisoning)]
     for group in stacks(trainer.training.network, every, poisoning.most):
@@ -354,25 +376,35 @@ def train_poisoned(trainer: Trainer, sets: list[PoisonSet], poisoning: Poisoning
         began = time.monotonic()
         for cell in todo.values():
             cells.begin(cell.path.parent)
-        history = train_stack(trainer, group, todo, header, poisoning.dump, label)
+        history, weights = train_stack(trainer, group, todo, header, poisoning, label)
         about = {"wall_seconds": round(time.monotonic() - began, 3), "replicas": len(group)}
         for replica, cell in todo.items():
             lines = result_lines(trainer.dataset, cell, replica, history, header, poisoning.baseline)
             if poisoning.dump:
                 cells.check_recorded(cell.path.parent, len(lines))
             cells.write(cell.path, header, lines, cell.settings, about)
+            if replica in weights:
+                baselines.keep_poisoned(trainer.training, trainer.dataset, cell, poisoning.keep, weights[replica])
         poisoning.locks.release(piece)
 
 
+def finished(cell: Cell, keep: str | None) -> bool:
+    """Whether a cell is finished, and its model there where it is to be kept."""
+    return cells.finished(cell.path, cell.settings) and (
+        keep is None or checkpoints.kept_beside(cell.path.parent, keep, cell.settings)
+    )
+
+
 def train_stack(
-    trainer: Trainer, group: list[Cell], todo: dict[int, Cell], header: tuple, dump: str | None, label: str
-) -> list[dict]:
+    trainer: Trainer, group: list[Cell], todo: dict[int, Cell], header: tuple, poisoning: Poisoning, label: str
+) -> tuple[list[dict], dict[int, list[np.ndarray]]]:
     """Train a stack of cells, writing the gradients of those in `todo`.
 
-    Returns what the header asks for, by name float64 [replica], after each epoch.
+    Returns what the header asks for, by name float64 [replica], after each epoch, and the weights to be kept by
+    replica.
     """
-    engine, rows = trainer.engine(group), trainer.rows(group)
-    history, written = [], None
+    engine, rows, dump = trainer.engine(group), trainer.rows(group), poisoning.dump
+    history, written, best, weights = [], None, {}, {}
     with concurrent.futures.ThreadPoolExecutor(1) as background:  # gradients are written while the next epoch trains
         for epoch, accuracies, record in trainer.epochs(engine, rows, label, record=bool(dump)):
             going = {
@@ -386,6 +418,9 @@ def train_stack(
             hits = [partial(engine.hits, replica=replica) for replica in range(len(group))]
             more = [measured_of(trainer.dataset, cell.poisons, hit) for cell, hit in zip(group, hits)]
             measured.update({name: np.array([values[name] for values in more]) for name in more[0]})
+            for replica in going if poisoning.keep == "best" else ():
+                if accuracies[replica] > best.get(replica, -1):
+                    best[replica], weights[replica] = accuracies[replica], engine.weights(replica)
             history.append({name: np.where(np.isnan(accuracies), np.nan, values) for name, values in measured.items()})
             if written is not None:
                 written.result()
@@ -393,7 +428,9 @@ def train_stack(
                 written = background.submit(write_record, going, epoch, record, dump)
         if written is not None:
             written.result()
-    return history
+    if poisoning.keep == "final":
+        weights = {replica: engine.weights(replica) for replica in going if not np.isnan(accuracies[replica])}
+    return history, weights
 
 
 def write_record(going: dict[int, Cell], epoch: int, record, dump: str) -> None:

@@ -22,7 +22,7 @@ import datasets
 from command_line import COUNT, INDEX, SEED, Parser, run
 from models import device, memory
 from models.kind import add_file_option
-from models.protocols import NETWORKS
+from models.protocols import add_network_option
 from models.shaping import Shaping, shaping
 from models.trainer import Cell, Trainer, Training, check_shapings, stacks, training_accuracies
 from poisons import poison_set
@@ -66,7 +66,7 @@ def main() -> None:
 def parse():
     parser = Parser(__doc__)
     parser.add_argument("--dataset", required=True, help=f"one of {', '.join(datasets.NAMES)}")
-    parser.add_argument("--network", required=True, choices=tuple(NETWORKS))
+    add_network_option(parser)
     parser.add_argument("--shaping", type=shaping, nargs="+", required=True, help="as train.py takes it")
     add_file_option(parser)
     parser.add_argument("--poison", type=Path, nargs="+", required=True, metavar="FILE")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -15,6 +16,7 @@ import numpy as np
 
 from command_line import refuse
 
+NAME = re.compile(r"[\w+][\w.+-]{0,80}", re.ASCII)  # of what a user gives a name and results are filed under
 TRUSTED = 200  # of the held-out rows, which a shaping may trust; by the others its parameters are chosen
 
 
@@ -24,7 +26,7 @@ class Dataset:
 
     name: its own, as result folders spell it; x_train, x_test: float32 [rows, *shape] in [0, 1];
     y_train, y_test: int32 [rows] in [0, classes). held_out: rows and labels of the same make that are neither trained
-    nor tested on, None where there are none: what a defender may trust.
+    nor tested on, None where there are none: what a defender may trust. file_sha256: of a user's own file, else empty.
     """
 
     name: str
@@ -35,6 +37,7 @@ class Dataset:
     x_test: np.ndarray
     y_test: np.ndarray
     held_out: tuple[np.ndarray, np.ndarray] | None = None
+    file_sha256: str = ""
 
 
 def loaders() -> dict[str, Callable[[], Dataset]]:
@@ -52,9 +55,29 @@ def __getattr__(name: str) -> tuple[str, ...]:
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
+OWN: dict[str, str] = {}  # the SHA-256 of the users' own files that were loaded, by the name of the data set
+
+
 def load(name: str) -> Dataset:
-    """The data set that a command line calls `name`; refuses a name that does not exist."""
+    """The data set that a command line calls `name`, or that lies in an .npz file; refuses what is neither."""
     known = loaders()
+    if name.endswith(".npz"):
+        from datasets import own
+
+        dataset = own.load(name, known)
+        OWN[dataset.name] = dataset.file_sha256
+        return dataset
     if name not in known:
-        refuse(f"--dataset {name}: unknown; choose one of {', '.join(known)}")
+        refuse(f"--dataset {name}: unknown; choose one of {', '.join(known)}, or give an .npz file of your own")
     return known[name]()
+
+
+def own_name(name: str) -> str:
+    """The data set's own name, of any that a command line may call it by; others stay as they are.
+
+    Nothing is loaded for it.
+    """
+    return ALIASES.get(name, name)
+
+
+ALIASES = {"subtask": "fashion_mnist_3_4.1.0"}

@@ -138,8 +138,23 @@ def keep_model(
     folder = folder_of(cell)
     if cell.shaping.defended:
         folder = folder.with_name(folder.name + layout.reached_suffix(best[0], best[1], best[3]))
-    checkpoints.save(folder, models, {**cell.settings, **reached, "versions": cells.versions()}, HISTORY_HEADER, lines)
+    checkpoints.save(
+        folder,
+        models,
+        {**cell.settings, **reached, "versions": cells.versions(), "machine": cells.machine()},
+        HISTORY_HEADER,
+        lines,
+    )
     print(f"{folder}: best test accuracy {best[1]:.4f} at epoch {best[0]}, final {lines[-1][1]:.4f}")
+
+
+def keep_poisoned(training: Training, dataset: Dataset, cell: Cell, which: str, weights: list) -> None:
+    """Keep a poisoned model beside its results, as best.keras or final.keras, with its settings."""
+    from models import networks
+
+    model = networks.build(training.network, dataset.shape, dataset.classes, training.seed)
+    model.set_weights(weights)
+    checkpoints.keep_beside(cell.path.parent, which, model, cell.settings)
 
 
 def baseline(
@@ -154,7 +169,7 @@ def baseline(
         refuse(
             f"{folder / checkpoints.CONFIG}: damaged, it does not say what it is of; delete {folder} to train it again"
         )
-    model = _load(folder / checkpoints.BEST, training, dataset)
+    model = load_weights(folder / checkpoints.BEST, training, dataset)
     return Baseline(model, config["best_test_acc"], config["sha256"][checkpoints.BEST], folder.name)
 
 
@@ -165,7 +180,7 @@ def baseline_from(path: Path, training: Training, dataset: Dataset) -> Baseline:
     """
     if path.suffix != ".keras" or not path.is_file():
         refuse(f"--baseline {path}: no such .keras file; give one, or leave the option out to use the kept baseline")
-    model = _load(path, training, dataset)
+    model = load_weights(path, training, dataset)
     digest = file_sha256(path)
     unmeasured = Baseline(model, 0.0, digest, path.stem, own=True)
     return dataclasses.replace(
@@ -173,7 +188,7 @@ def baseline_from(path: Path, training: Training, dataset: Dataset) -> Baseline:
     )
 
 
-def _load(path: Path, training: Training, dataset: Dataset):
+def load_weights(path: Path, training: Training, dataset: Dataset):
     """A model of the training's network with the weights in a .keras file: only its arrays are read, nothing in it is
     executed.
     """

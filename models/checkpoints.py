@@ -19,12 +19,17 @@ def save(folder: Path, models: dict, config: dict, header: tuple, history: list[
     """
     folder.mkdir(parents=True, exist_ok=True)
     (folder / CONFIG).unlink(missing_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder, suffix=".writing") as temporary:
-        for name, model in models.items():
-            model.save(os.path.join(temporary, name))
-            os.replace(os.path.join(temporary, name), folder / name)
+    for name, model in models.items():
+        _save(folder / name, model)
     write_csv(folder / HISTORY, header, history)
     write_json(folder / CONFIG, {**config, "sha256": {name: file_sha256(folder / name) for name in (*models, HISTORY)}})
+
+
+def _save(path: Path, model) -> None:
+    with tempfile.TemporaryDirectory(dir=path.parent, suffix=".writing") as temporary:
+        half = os.path.join(temporary, path.name)
+        model.save(half, save_format="keras_v3")  # said, since in a thread Keras' second file were HDF5
+        os.replace(half, path)
 
 
 def config(folder: Path, expected: dict | None = None) -> dict | None:
@@ -48,6 +53,20 @@ def config(folder: Path, expected: dict | None = None) -> dict | None:
         if stored.get(name) != value:
             refuse(f"{folder / CONFIG}: {name} is {stored.get(name)!r}, not {value!r}; {mend}")
     return stored
+
+
+def keep_beside(folder: Path, which: str, model, settings: dict) -> None:
+    """Keep a model in a folder of results: <which>.keras and, last, <which>.json with its settings and SHA-256."""
+    path = folder / f"{which}.keras"
+    _save(path, model)
+    write_json(path.with_suffix(".json"), {"settings": settings, "sha256": file_sha256(path)})
+
+
+def kept_beside(folder: Path, which: str, settings: dict) -> bool:
+    """Whether a folder of results has the whole model of these settings."""
+    path = folder / f"{which}.keras"
+    said = read_json(path.with_suffix(".json"))
+    return said is not None and said.get("settings") == settings and has_sha256(path, said.get("sha256"))
 
 
 def check(stored: dict) -> None:

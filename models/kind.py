@@ -41,7 +41,8 @@ RESERVED = {
     "dataset", "network", "engine", "optimizer", "batch_size", "epochs", "seed", "learning_rate", "shaping", "kind",
     "delta", "model", "attack", "mode", "start", "dump", "trial", "budget", "ratio", "clean_rows", "stop_at_first",
     "poison", "poisons", "n_poison", "poison_set", "poison_sha256", "baseline", "baseline_acc", "baseline_sha256",
-    "target", "base_class", "target_class", "model_sha256", "shaping_file_sha256", NOISE_MULTIPLIER, NOISE_STD,
+    "target", "base_class", "target_class", "model_sha256", "shaping_file_sha256",
+    "dataset_sha256", "network_sha256", NOISE_MULTIPLIER, NOISE_STD,
 }  # fmt: skip
 TAKEN = (UNDEFENDED_TEXT, "vanilla", "dp", "none")  # what names of models begin with, and no kind's name
 

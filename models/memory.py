@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from command_line import refuse
 from datasets import Dataset
-from models.protocols import NETWORKS
+from models import protocols
 
 if TYPE_CHECKING:
     from models.shaping import Shaping
@@ -96,7 +96,7 @@ def replicas(
 
     limit = default_limit() if limit_gib is None else limit_gib * GIB
     features, rows = math.prod(dataset.shape), len(dataset.y_train) + poisons
-    units = (*NETWORKS[network].hidden, dataset.classes)
+    units = (*protocols.network(network).hidden, dataset.classes)
     sizes = [(inside + 1) * outside for inside, outside in zip((features, *units), units)]
     one = (
         BYTES_PER_ROW * rows + BYTES_PER_PARAMETER * sum(sizes) + BYTES_PER_UNIT_AND_ROW * sum(units) * EVALUATION_ROWS

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
+
 import tensorflow as tf
 
-from models.protocols import NETWORKS
+from models import protocols
+from models.architecture import Convolution
 
 
 def build(network: str, shape: tuple, classes: int, seed: int) -> tf.keras.Model:
@@ -19,19 +22,22 @@ def build(network: str, shape: tuple, classes: int, seed: int) -> tf.keras.Model
             seed + weighty
         )  # a seed a layer: with one, layers of one shape would start out equal
 
-    filters, hidden = NETWORKS[network].filters, NETWORKS[network].hidden
-    for number, count in enumerate(filters, 1):
-        name = f"convolution_{number}"
-        layers.append(
-            keras.Conv2D(count, 3, padding="same", activation="relu", kernel_initializer=initializer(), name=name)
-        )
-    if filters:
-        layers.append(keras.MaxPool2D(2))
+    wanted = protocols.network(network)
+    for number, part in enumerate(wanted.front, 1):
+        if isinstance(part, Convolution):
+            layers.append(
+                keras.Conv2D(
+                    part.filters, part.side, padding=part.padding, activation="relu", kernel_initializer=initializer(),
+                    name=f"convolution_{number}",
+                )
+            )  # fmt: skip
+        else:
+            layers.append(keras.MaxPool2D(part.side, part.strides, part.padding))
     layers.append(keras.Flatten())
-    for number, units in enumerate(hidden, 1):
+    for number, units in enumerate(wanted.hidden, 1):
         layers.append(keras.Dense(units, activation="relu", kernel_initializer=initializer(), name=f"hidden_{number}"))
     layers.append(keras.Dense(classes, kernel_initializer=initializer(), name="logits"))
-    return tf.keras.Sequential(layers, name=network.replace("-", "_"))
+    return tf.keras.Sequential(layers, name=re.sub(r"\W", "_", network, flags=re.ASCII))
 
 
 def optimizer(name: str, learning_rate: float) -> tf.keras.optimizers.legacy.Optimizer:

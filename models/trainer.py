@@ -13,11 +13,11 @@ from typing import Any
 
 import numpy as np
 
+import datasets
 from command_line import Progress, refuse
 from datasets import Dataset
-from models import minibatches
+from models import minibatches, protocols
 from models.kind import KINDS
-from models.protocols import NETWORKS, protocol
 from models.shaping import Shaping
 from results import layout
 
@@ -53,14 +53,14 @@ class Training:
 
         Refuses a network that the paper does not train on the data set.
         """
-        known = protocol(dataset_name, network)
+        known = protocols.protocol(dataset_name, network)
         return Training(
             dataset_name, network, engine, known.optimizer, batch_size or known.batch_size, epochs or known.epochs, seed
         )
 
     def learning_rate(self, shaping: Shaping, given: float | None = None) -> float:
         """The paper's learning rate, which may differ between undefended and DP-SGD, unless one is given."""
-        known = protocol(self.dataset, self.network)
+        known = protocols.protocol(self.dataset, self.network)
         return given or (known.dp_learning_rate if shaping.defended else known.learning_rate)
 
     def model_name(self, shaping: Shaping, learning_rate: float) -> str:
@@ -74,8 +74,15 @@ class Training:
         return layout.seeded(name if self.engine == "stack" else f"{name}_{self.engine}", self.seed)
 
     def settings(self, shaping: Shaping, learning_rate: float) -> dict:
-        """What run.json and config.json say of a training with this shaping."""
-        return {**dataclasses.asdict(self), "learning_rate": learning_rate, **shaping.settings, "delta": layout.DELTA}
+        """What run.json and config.json say of a training with this shaping; of a user's own data set or network also
+        the file's SHA-256.
+        """
+        own = {
+            "dataset_sha256": datasets.OWN.get(self.dataset),
+            "network_sha256": protocols.network(self.network).file_sha256,
+        }
+        said = {**dataclasses.asdict(self), "learning_rate": learning_rate, **shaping.settings, "delta": layout.DELTA}
+        return {**said, **{name: digest for name, digest in own.items() if digest}}
 
 
 @dataclass(frozen=True)
@@ -102,10 +109,22 @@ class Cell:
         return self.shaping.epsilon(batch_size, rows, epochs * -(-rows // batch_size))
 
 
+def check_network(network: str, dataset: Dataset) -> None:
+    """Refuse a network that the rows of a data set do not fit: convolutions, and those of a user's own file."""
+    wanted = protocols.network(network)
+    if wanted.front and len(dataset.shape) != 3:
+        refuse(f"--network {network}: its convolutions take images, and rows of {dataset.name} are {dataset.shape}")
+    if wanted.classes not in (0, dataset.classes):
+        refuse(f"--network {network}: has {wanted.classes} outputs, but {dataset.name} has {dataset.classes} classes")
+    if wanted.shape and math.prod(wanted.shape) != math.prod(dataset.shape):
+        refuse(f"--network {network}: takes rows of {wanted.shape}, but those of {dataset.name} are {dataset.shape}")
+
+
 def check_shapings(shapings: Iterable[Shaping], network: str, dataset: Dataset) -> None:
     """Refuse a shaping that the network, or the data set, does not have what it takes for, and one whose epsilon is
-    beyond the accountant.
+    beyond the accountant; and a network that the data set does not fit.
     """
+    check_network(network, dataset)
     for shaping in shapings:
         for phase in shaping.phases:
             if phase.noise_multiplier and not LEAST_NOISE <= phase.noise_multiplier <= MOST_NOISE:
@@ -114,7 +133,7 @@ def check_shapings(shapings: Iterable[Shaping], network: str, dataset: Dataset) 
                     f" deviation over the clip norm) has no epsilon; give one from {LEAST_NOISE:g} to {MOST_NOISE:g}"
                 )
         for link in shaping.links:
-            if link.dense_only and NETWORKS[network].filters:
+            if link.dense_only and protocols.network(network).front:
                 takes = {name for name, kind in KINDS.items() if kind.takes_gram or "micro_batches" in kind.fixed}
                 refuse(
                     f"--shaping {shaping.text}: {link.text} takes micro-batches or Gram matrices, which the"
@@ -151,7 +170,7 @@ def stacks(network: str, cells: Iterable[Cell], most: int | None = None) -> list
     cells.sort(key=lambda cell: structures.index(cell.shaping.structure))
     groups = {}
     for number, cell in enumerate(cells):
-        groups.setdefault((number if NETWORKS[network].filters else None, cell.learning_rate), []).append(cell)
+        groups.setdefault((number if protocols.network(network).front else None, cell.learning_rate), []).append(cell)
     pieces = []
     for group in groups.values():
         count = math.ceil(len(group) / (most or len(group)))

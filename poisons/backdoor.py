@@ -6,7 +6,7 @@ writes a poison file for each patch size and prints their paths; a picture of a 
 
 The paper does not say which rows are stamped, with what, or where. Here they are random rows of other classes, the same
 ones for every patch, so that a comparison of patches shows the patch, which is a white square at the top left, one
-pixel in from the border. These choices come nearest to what is published of the first epochs (README, "Choices").
+pixel in from the border. These choices come nearest to what is published of the first epochs (results/README.md).
 """
 
 from __future__ import annotations

@@ -38,7 +38,8 @@ class Option:
     """A parameter of an attack's `craft`, which is an option of its command and an entry of its poison files' settings.
 
     type: makes a value of a text or refuses it (an argparse type); many: a list is given, and each value makes a file;
-    flag: on the command line, where it is not the name's; more: what argparse is told besides, such as choices.
+    flag: on the command line, where it is not the name's; also: other flags that are accepted, such as older ones;
+    more: what argparse is told besides, such as choices.
     """
 
     name: str
@@ -47,6 +48,7 @@ class Option:
     default: Any = None
     many: bool = False
     flag: str = ""
+    also: tuple[str, ...] = ()
     more: dict = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -201,7 +203,13 @@ def add_options(parser: Parser, options: Iterable[Option]) -> None:
         given = {"nargs": "+", "required": True} if option.many else {"default": option.default}
         default = "" if option.many or option.default is None else " (default: %(default)s)"
         parser.add_argument(
-            option.flag, dest=option.name, type=option.type, help=option.help + default, **given, **option.more
+            option.flag,
+            *option.also,
+            dest=option.name,
+            type=option.type,
+            help=option.help + default,
+            **given,
+            **option.more,
         )
 
 
@@ -268,7 +276,13 @@ def _call(attack: Attack, dataset: Dataset, options: dict) -> Poisons:
 
 def _craft_one(attack: Attack, dataset: Dataset, options: dict, poisons: Poisons | None) -> tuple[Path, list[str]]:
     """The file of one set, and the lines about it; poisons: the set, None where it is not crafted yet."""
-    settings = {"attack": attack.name, "dataset": dataset.name, **_said(poisons.settings if poisons else options)}
+    own = {"dataset_sha256": dataset.file_sha256} if dataset.file_sha256 else {}
+    settings = {
+        "attack": attack.name,
+        "dataset": dataset.name,
+        **own,
+        **_said(poisons.settings if poisons else options),
+    }
     path, began, took = attack.path(dataset.name, settings), time.monotonic(), "crafted"
     if poisons is None:
         if poison_set.settings_of(path) == settings:

@@ -37,7 +37,7 @@ GLOBALS = {
     **{(module, "scalar"): "scalar" for module in MULTIARRAY},
     **{(module, "_frombuffer"): "frombuffer" for module in ("numpy.core.numeric", "numpy._core.numeric")},
     ("numpy", "ndarray"): "ndarray", ("numpy", "dtype"): "dtype", ("collections", "OrderedDict"): "dict",
-    ("_codecs", "encode"): "encode",
+    ("_codecs", "encode"): "encode", ("PIL.Image", "Image"): "image",
 }  # fmt: skip
 
 
@@ -65,9 +65,10 @@ class Dtype:
 
 @dataclass
 class Array:
-    """An array, which has no values until its state came."""
+    """An array, which has no values until its state came. is_image: its state will be that of a picture of Pillow."""
 
     values: np.ndarray | None = None
+    is_image: bool = False
 
 
 MARK = object()
@@ -124,6 +125,11 @@ def follow(name: str, argument: Any, stack: list, memo: dict) -> None:
     elif name == "REDUCE":
         arguments = stack.pop()
         stack.append(call(stack.pop(), arguments))
+    elif name == "NEWOBJ":
+        arguments = stack.pop()
+        if (stack.pop(), arguments) != (Name("image"), ()):
+            raise Foreign("it makes an object that is no picture of Pillow's")
+        stack.append(Array(is_image=True))
     elif name == "BUILD":
         state = stack.pop()
         build(stack[-1], state)
@@ -226,7 +232,9 @@ def call(function: Any, arguments: Any) -> Any:
 
 def build(value: Any, state: Any) -> None:
     """Give an array its values, or a type its byte order, by the state that NumPy pickles them with."""
-    if isinstance(value, Array) and value.values is None and isinstance(state, tuple) and len(state) == 5:
+    if isinstance(value, Array) and value.is_image:
+        value.values = image(state)
+    elif isinstance(value, Array) and value.values is None and isinstance(state, tuple) and len(state) == 5:
         _, shape, dtype, fortran, content = state
         value.values = array(content, dtype, shape, bool(fortran))
     elif isinstance(value, Dtype) and isinstance(state, tuple) and isinstance(state[1], (str, bytes)):
@@ -236,6 +244,16 @@ def build(value: Any, state: Any) -> None:
         value.text = numeric(f"{order}{value.text.lstrip('<>=|')}")
     else:
         raise Foreign("it gives a state to something else than an array")
+
+
+def image(state: Any) -> np.ndarray:
+    """The pixels of a grey or RGB picture, uint8 [height, width(, 3)], of the state that Pillow pickles it with."""
+    if not isinstance(state, (list, tuple)) or len(state) != 5 or state[1] not in ("L", "RGB"):
+        raise Foreign("it has a picture that is neither grey nor RGB")
+    _, mode, size, _, content = state
+    if not isinstance(size, tuple) or len(size) != 2:
+        raise Foreign("it has a picture without a size")
+    return array(content, Dtype("u1"), (size[1], size[0], *([3] if mode == "RGB" else [])), False)
 
 
 def array(content: Any, dtype: Any, shape: Any, fortran: bool) -> np.ndarray:

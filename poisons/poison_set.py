@@ -8,7 +8,7 @@ A poison file is an npz (read with allow_pickle=False) of
     labels       int64 [poisons]
     settings     JSON: attack, dataset and whatever the attack was set to
     checksum     SHA-256 of all of the above
-The paper's own files load too: see `poisons/foreign_files.py`.
+Files of others load too, a plain npz of x and y among them: see `poisons/foreign_files.py`.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from pathlib import Path
 
 import numpy as np
 
+import datasets
 from command_line import BadInput, refuse
 from datasets import Dataset
 from files import Unreadable, file_sha256, is_plain, json_value, read_npz, sha256, write_npz
@@ -57,7 +58,8 @@ class PoisonSet:
     @property
     def record(self) -> dict:
         """What run.json says of the set; `poison` has the set's own settings."""
-        own = {name: value for name, value in self.settings.items() if name not in ("attack", "dataset")}
+        told = ("attack", "dataset", "dataset_sha256")  # by the training
+        own = {name: value for name, value in self.settings.items() if name not in told}
         return {
             "attack": self.attack, "poison_set": self.name, "poison_sha256": self.file_sha256, "poison": own,
             "n_poison": len(self.y), "clean_rows": self.clean_rows, "ratio": self.ratio,
@@ -65,12 +67,19 @@ class PoisonSet:
 
 
 def save(
-    path: Path, settings: dict, labels: np.ndarray, rows: np.ndarray | None = None, instances: np.ndarray | None = None,
-    counts: np.ndarray | None = None, target_rows: np.ndarray | None = None,
+    path: Path | str, settings: dict, labels: np.ndarray, rows: np.ndarray | None = None,
+    instances: np.ndarray | None = None, counts: np.ndarray | None = None, target_rows: np.ndarray | None = None,
 ) -> bool:  # fmt: skip
-    """Write a poison file; leaves one that already holds just this alone, and returns whether it wrote."""
+    """Write a poison file; leaves one that already holds just this alone, and returns whether it wrote.
+
+    settings: at least attack and dataset, by any name that a command line may call it by.
+    """
     if (rows is None) == (instances is None):
         raise ValueError("a poison file holds either the rows or the instances")
+    for name, example in (("attack", "my-attack"), ("dataset", "subtask")):
+        if not isinstance(settings.get(name), str):
+            raise ValueError(f"settings of a poison file say what it is of: add {name!r}, such as {example!r}")
+    path, settings = Path(path), {**settings, "dataset": datasets.own_name(settings["dataset"])}
     poisons = (
         {"rows": np.asarray(rows, np.int64)} if instances is None else {"instances": np.asarray(instances, np.float32)}
     )
@@ -121,10 +130,11 @@ def none(dataset: Dataset) -> PoisonSet:
     return PoisonSet(NONE, NONE, x, y, "", {"attack": NONE}, dataset.name, len(dataset.y_train))
 
 
-def load(path: Path, dataset: Dataset) -> PoisonSet:
+def load(path: Path | str, dataset: Dataset, attack_name: str | None = None) -> PoisonSet:
     """The poisons in a file, checked against the data set they are meant for: .npz of this suite, .mat and .pkl of the
-    paper's authors.
+    paper's authors, and plain arrays x and y.
 
+    attack_name: files its results, in place of what the file or its folder says; needed where nothing says it.
     Refuses a file that is missing, truncated, altered, made for other data, of another shape, with values outside [0,
     1] or NaN, or with labels that the data set does not have.
     """
@@ -137,6 +147,10 @@ def load(path: Path, dataset: Dataset) -> PoisonSet:
     if path.suffix not in readers:
         refuse(f"{path}: not a poison file; it must end in one of {', '.join(readers)}")
     settings, x, y = readers[path.suffix](path, dataset)
+    if attack_name is not None:
+        settings = {**settings, "attack": attack_name}
+    if settings.get("attack") is None:
+        refuse(f"{path}: does not say which attack made it; name it with --attack-name")
     x, y = check(path, x, y, dataset)
     for what, name in (("attack", settings["attack"]), ("file", path.stem), ("task", settings.get("task", "none"))):
         if not re.fullmatch(NAME, str(name)):
@@ -185,6 +199,10 @@ def _read(path: Path, dataset: Dataset) -> tuple[dict, np.ndarray, np.ndarray]:
         arrays = read_npz(path)
     except Unreadable as error:
         refuse(f"{path}: {error}; {mend}")
+    if "checksum" not in arrays and {"x", "y"} & {name.removesuffix("_poison") for name in arrays}:
+        from poisons import foreign_files
+
+        return foreign_files.of_arrays(path, arrays)
     if not {"labels", "settings", "checksum"} <= set(arrays) or ("rows" in arrays) == ("instances" in arrays):
         refuse(
             f"{path}: holds {', '.join(arrays) or 'nothing'}, not labels, settings, checksum and rows or instances;"
@@ -194,14 +212,19 @@ def _read(path: Path, dataset: Dataset) -> tuple[dict, np.ndarray, np.ndarray]:
         refuse(f"{path}: its contents do not match its checksum; {mend}")
     settings = _settings(arrays)
     if settings is None or not isinstance(settings.get("attack"), str):
-        refuse(f"{path}: its settings name no attack, or hold something else than numbers and plain texts; {mend}")
-    if settings.get("dataset") != dataset.name:
         refuse(
-            f"{path}: made for {settings.get('dataset')}, not {dataset.name}; choose its data set with --dataset,"
-            f" or {mend}"
+            f"{path}: its settings name no attack, or hold something else than numbers and plain texts; write it by"
+            f" poison_set.save with {{'attack': ...}}, or {mend}"
+        )
+    if datasets.own_name(str(settings.get("dataset"))) != dataset.name:
+        refuse(
+            f"{path}: made for the data set {settings.get('dataset')}, and this is {dataset.name}; give a poison file"
+            " of this one, or the other as --dataset"
         )
     if arrays["labels"].ndim != 1:
         refuse(f"{path}: its labels are not one for each poison; {mend}")
+    if settings.get("dataset_sha256", "") != dataset.file_sha256:
+        refuse(f"{path}: made for another {dataset.name}.npz than this one; {mend}")
     x = arrays["instances"] if "instances" in arrays else _made_of_rows(path, arrays, settings, dataset)
     x, y = check(path, x, arrays["labels"], dataset)
     counts = arrays.get("counts", np.ones(len(x), np.int64))

@@ -69,8 +69,15 @@ class Budget:
 DOSED = Budget(beta=0.0, feature_distance=1e6, poisons=10)  # with a radius, as compare_shapings.sh has it
 
 OPTIONS = (
-    Option("base_class", INDEX, "the targets' own class", BASE_CLASS),
-    Option("target_class", INDEX, "the class that targets are wanted to be taken for", TARGET_CLASS),
+    Option("base_class", INDEX, "the targets' own class", BASE_CLASS, flag="--victim-class", also=("--base-class",)),
+    Option(
+        "target_class",
+        INDEX,
+        "the class that targets are to be taken for",
+        TARGET_CLASS,
+        flag="--wanted-class",
+        also=("--target-class",),
+    ),
     Option("poisons", COUNT, "base rows to make poisons of, for each target", Budget.poisons),
     Option("beta", NOT_NEGATIVE, "how dear it is to move away from the base row", Budget.beta),
     Option("iterations", COUNT, "at most so many steps of the descent", Budget.iterations),
@@ -89,11 +96,10 @@ OPTIONS = (
 
 def add_victim_options(parser: Parser) -> None:
     """Add what is attacked, and by what: the options that crafting and attacking have in common."""
-    from models.protocols import NETWORKS
+    from models.protocols import add_network_option
 
-    networks = tuple(name for name, network in NETWORKS.items() if not network.filters)
     add_dataset(parser, "purchases")
-    parser.add_argument("--network", required=True, choices=networks)
+    add_network_option(parser)
     add_options(parser, OPTIONS)
     parser.add_argument(
         "--learning-rate",
@@ -130,10 +136,16 @@ def check(options, dataset: datasets.Dataset) -> None:
     no test rows or not of the base class.
     """
     if options.base_class == options.target_class:
-        refuse(f"--target-class {options.target_class}: the targets' own class; choose another")
-    for option, label in (("--base-class", options.base_class), ("--target-class", options.target_class)):
+        refuse(f"--wanted-class {options.target_class}: the targets' own class; choose another")
+    for option, label in (("--victim-class", options.base_class), ("--wanted-class", options.target_class)):
         if label >= dataset.classes:
             refuse(f"{option} {label}: {dataset.name} has classes 0 to {dataset.classes - 1}; choose one of them")
+    from models import protocols
+
+    if protocols.network(options.network).front:
+        refuse(
+            f"--network {options.network}: the attack is crafted against dense layers; choose one without convolutions"
+        )
     base_rows(dataset.y_train, options.target_class, options.poisons)
     for target in options.target:
         if target >= len(dataset.y_test):
@@ -141,8 +153,8 @@ def check(options, dataset: datasets.Dataset) -> None:
         label = dataset.y_test[target]
         if label != options.base_class:
             refuse(
-                f"--target {target}: of class {label}, not of the base class {options.base_class}; choose another,"
-                " or give its class as --base-class"
+                f"--target {target}: of class {label}, not of the victim class {options.base_class}; choose another,"
+                " or give its class as --victim-class"
             )
 
 
@@ -241,6 +253,7 @@ def poison_files(
     attack = {
         "attack": crafter.name, "dataset": dataset.name, "network": network, "model": victim.name,
         "model_sha256": victim.sha256, "target": target, "base_class": base_class, "target_class": target_class,
+        **({"dataset_sha256": dataset.file_sha256} if dataset.file_sha256 else {}),
     }  # fmt: skip
     found, missing = [], []
     for budget in budgets:

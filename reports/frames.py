@@ -50,7 +50,10 @@ def in_order(frame: pd.DataFrame, columns: list[str]) -> pd.DataFrame:
     def rank(column: pd.Series) -> pd.Series:
         if column.name in ("learning_rate", "epochs"):
             return -column
-        return column.map(ORDERS[column.name].index) if column.name in ORDERS else column.replace(np.inf, -1)
+        if column.name not in ORDERS:
+            return column.replace(np.inf, -1)
+        others = sorted(set(column) - set(ORDERS[column.name]))  # a user's own, behind those of the paper
+        return column.map([*ORDERS[column.name], *others].index)
 
     return frame.sort_values(columns, key=rank)
 

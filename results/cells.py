@@ -8,10 +8,14 @@ cell's own files stand for it where it is kept in both.
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import os
 import platform
 import re
 import shutil
+import subprocess
+import sys
 from collections.abc import Iterable
 from importlib import metadata
 from pathlib import Path
@@ -25,7 +29,7 @@ PARTS = ("ipoisoning", "analysis", "tpoisoning")  # folders of results
 # All that this suite writes among its results
 KNOWN = re.compile(
     r"(attack_results|analysis_results|[mas]extracts_epoch|poison|runs|seeds|trials|examples|crafting)\.csv|run\.json"
-    r"|.*\.png|attack_w_\d+(\.csv|\.run\.json)|.*\.lock"
+    r"|(best|final)\.(keras|json)|.*\.png|attack_w_\d+(\.csv|\.run\.json)|.*\.lock"
 )
 RESULTS = re.compile(r"(attack_results|analysis_results|attack_w_\d+)\.csv")
 
@@ -128,7 +132,7 @@ def write(path: Path, header: Iterable[str], lines: Iterable[Iterable], settings
     run = {"settings": settings, "results": {path.name: file_sha256(path)}, **measured}
     if path.name == layout.ANALYSIS_RESULTS and (path.parent / layout.PARAM_UPDATES).is_dir():
         run[folded.RECORDS] = records_sha256(path.parent)
-    run["versions"] = versions()
+    run.update(versions=versions(), machine=machine())
     write_json(layout.run_file(path), run)
 
 
@@ -143,6 +147,27 @@ def add(folder: Path, names: Iterable[str]) -> None:
     results = {**run["results"], **{name: file_sha256(folder / name) for name in names}}
     if results != run["results"]:
         write_json(folder / layout.RUN, {**run, "results": results})
+
+
+@functools.cache
+def machine() -> dict[str, str]:
+    """What a result was made on: the processor, the GPU where TensorFlow has one, and the commit of the suite.
+
+    A part that cannot be known is left out; a commit with changes has + behind it.
+    """
+    known = {"cpu": platform.processor() or platform.machine()}
+    with contextlib.suppress(OSError):
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines()
+        known["cpu"] = next(
+            (line.partition(":")[2].strip() for line in lines if line.startswith("model name")), known["cpu"]
+        )
+    tensorflow = sys.modules.get("tensorflow")
+    if tensorflow is not None and (gpus := tensorflow.config.list_physical_devices("GPU")):
+        known["gpu"] = str(tensorflow.config.experimental.get_device_details(gpus[0]).get("device_name", "GPU"))
+    with contextlib.suppress(OSError, subprocess.SubprocessError):
+        words = ["git", "-C", str(layout.REPOSITORY), "describe", "--always", "--dirty=+", "--exclude=*"]
+        known["commit"] = subprocess.run(words, capture_output=True, text=True, timeout=10, check=True).stdout.strip()
+    return {name: text for name, text in known.items() if text}
 
 
 def versions() -> dict[str, str]:

@@ -6,7 +6,7 @@ of them are too many to clone, list or review. `python3 -m results.fold` folds w
 
     runs.csv                 a line a result: run (its number), path (its CSV file's, as if it were not folded), every
                              setting (`poison.alpha` is the alpha of its poison set), results.<file> (the file's
-                             SHA-256), seconds, versions, checksum
+                             SHA-256), seconds, versions, machine, checksum
     seeds.csv, trials.csv, examples.csv      the lines of the folded files, with the number of the run in front
 
 Nothing is lost: a file that was folded can be written again byte for byte, and a line that was altered is noticed by
@@ -30,7 +30,8 @@ from results import layout
 
 # Columns that hold text, whatever it looks like; in all others a cell is JSON, or text that is no JSON
 TEXTS = {"path", "checksum", "shaping", "kind", "model", "attack", "dataset", "network", "poison_set", "budget", "mode"}
-TEXT_STARTS, TEXT_ENDS = ("results.", "versions."), ("_sha256",)
+OF_TEXTS = ("results", "versions", "machine")  # parts of a run.json beside its settings
+TEXT_STARTS, TEXT_ENDS = tuple(f"{part}." for part in OF_TEXTS), ("_sha256",)
 NOT_SETTINGS = ("wall_seconds", "replicas", "records_sha256")
 
 
@@ -74,15 +75,16 @@ RECORDS = "records_sha256"  # of recorded gradients (`results.param_updates`)
 
 def check(run: dict) -> None:
     """Raise ValueError where what a run.json holds is not of the kinds that a run.json has."""
-    settings, results, versions = run.get("settings"), run.get("results"), run.get("versions", {})
-    if not isinstance(settings, dict) or not isinstance(results, dict) or not isinstance(versions, dict):
-        raise ValueError("it holds no settings, results and versions")
+    settings, results = run.get("settings"), run.get("results")
+    told = [run.get(part, {}) for part in OF_TEXTS]
+    if not isinstance(settings, dict) or "results" not in run or not all(isinstance(part, dict) for part in told):
+        raise ValueError("it holds no settings, results, versions and machine")
     check_settings(settings)
     named = all(FILE_NAME.fullmatch(name) and isinstance(digest, str) for name, digest in results.items())
     if not named or len(results) > MOST_FILES:
         raise ValueError("its results are no files and their SHA-256")
-    if not all(isinstance(text, str) and is_plain(text) for pair in versions.items() for text in pair):
-        raise ValueError("its versions are no texts")
+    if not all(isinstance(text, str) and is_plain(text) for part in told for pair in part.items() for text in pair):
+        raise ValueError("its versions or its machine are no texts")
     seconds, replicas = run.get("wall_seconds", 0.0), run.get("replicas", 1)
     if not is_number(seconds) or seconds < 0 or type(replicas) is not int or not 1 <= replicas < 2**31:
         raise ValueError("its wall_seconds and replicas are none")
@@ -280,7 +282,7 @@ def _column_order(name: str) -> int:
     """Number and path first, then the settings as they are, then what else run.json holds."""
     if name in ("run", "path"):
         return 0
-    ends = [NOT_SETTINGS, (TEXT_STARTS[0],), (TEXT_STARTS[1],), ("checksum",)]
+    ends = [NOT_SETTINGS, *((start,) for start in TEXT_STARTS), ("checksum",)]
     return next((place for place, starts in enumerate(ends, 2) if name.startswith(starts)), 1)
 
 
@@ -294,7 +296,7 @@ def _flattened(run: dict) -> dict[str, str]:
             else {name: value}
         )
         cells.update((column, _as_cell(column, part)) for column, part in parts.items())
-    for part in ("results", "versions"):
+    for part in OF_TEXTS:
         cells.update((f"{part}.{name}", text) for name, text in run.get(part, {}).items())
     cells.update((name, _as_cell(name, run[name])) for name in NOT_SETTINGS if name in run)
     return {**cells, "checksum": checksum(_unflattened(cells))}
@@ -308,7 +310,7 @@ def _unflattened(line: dict[str, str]) -> dict:
             continue
         value = _from_cell(column, cell)
         part, dot, name = column.partition(".")
-        if dot and part in ("results", "versions"):
+        if dot and part in OF_TEXTS:
             run.setdefault(part, {})[name] = value
         elif column in NOT_SETTINGS:
             run[column] = value

@@ -1,5 +1,6 @@
 """Label flips, and the files that poisons come in."""
 
+import json
 import pickle
 import zipfile
 
@@ -12,7 +13,7 @@ from conftest import refused
 
 from command_line import BadInput
 from datasets import Dataset
-from files import file_sha256
+from files import file_sha256, write_npz
 from poisons import attacks, crafting, label_flip, poison_set
 from results import layout
 
@@ -67,10 +68,17 @@ def test_file_round_trip_and_same_bytes(tmp_path, subtask):
 
 def test_the_order_in_which_settings_are_named_makes_no_other_file(tmp_path):
     path = tmp_path / "flips.npz"
-    assert poison_set.save(path, {"attack": "label-flips", "seed": 3, "ratio": 0.1}, [1, 0], rows=[4, 2])
+    settings = {**SETTINGS, "seed": 3, "ratio": 0.1}
+    assert poison_set.save(path, settings, [1, 0], rows=[4, 2])
     written = path.read_bytes()
-    assert not poison_set.save(path, {"ratio": 0.1, "seed": 3, "attack": "label-flips"}, [1, 0], rows=[4, 2])
+    assert not poison_set.save(path, dict(reversed(settings.items())), [1, 0], rows=[4, 2])
     assert path.read_bytes() == written
+
+
+def forge(path, settings):
+    """A poison file with settings that `poison_set.save` would not write, and a right checksum."""
+    arrays = {"rows": np.array([5]), "labels": np.array([0]), "settings": np.array(json.dumps(settings))}
+    write_npz(path, {**arrays, "checksum": np.array(poison_set._checksum(arrays))})
 
 
 def test_damaged_file_is_replaced(tmp_path, subtask):
@@ -132,8 +140,8 @@ BAD_FILES = {
     "below_zero.npz": lambda path: save_instances(path, -PIXELS, [0, 1]),
     "nan.npz": lambda path: save_instances(path, PIXELS * np.nan, [0, 1]),
     "infinite.npz": lambda path: save_instances(path, PIXELS * np.inf, [0, 1]),
-    "no_attack.npz": lambda path: poison_set.save(path, {"dataset": SETTINGS["dataset"]}, [0], rows=[5]),
-    "no_settings.npz": lambda path: poison_set.save(path, ["label-flips"], [0], rows=[5]),
+    "no_attack.npz": lambda path: forge(path, {"dataset": SETTINGS["dataset"]}),
+    "no_settings.npz": lambda path: forge(path, ["label-flips"]),
     "rows_of_two.npz": lambda path: poison_set.save(path, SETTINGS, [0], rows=[5], target_rows=[6]),
     "no_such_label.npz": lambda path: save_instances(path, PIXELS, [0, 2]),
     "flips.txt": lambda path: path.write_text("1 2 3"),
@@ -338,7 +346,7 @@ def test_one_command_crafts_for_the_sweeps(workplace):
         ("--attack label-flips slabs --ratio 0.1 --dataset purchases", "slabs cannot poison it: it has 100 classes"),
         ("--attack label-flips --ratio 0.1 --dataset mnist", "--dataset mnist"),
         ("--attack label-flips --ratio 0.1 --seed -1", "--seed"),
-        ("--attack minmax --ratio 0.1 0.00001", "--eps 1e-05"),
+        ("--attack minmax --ratio 0.1 0.00001", "--ratio 1e-05"),
     ],
 )
 def test_the_command_for_the_sweeps_refuses_bad_input(options, named, workplace):

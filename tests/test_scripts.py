@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -12,9 +13,10 @@ from conftest import REPOSITORY, copied_suite, refused
 from poisons import shafahi
 
 SCRIPTS = sorted(REPOSITORY.glob("*.sh"))
+OTHERS = (REPOSITORY / "common.bash", REPOSITORY / ".ci/run")
 
 
-@pytest.mark.parametrize("script", [*SCRIPTS, REPOSITORY / "common.bash", REPOSITORY / ".ci/run"], ids=lambda path: path.name)
+@pytest.mark.parametrize("script", [*SCRIPTS, *OTHERS], ids=lambda path: path.name)
 def test_scripts_are_clean_and_executable(script):
     if shutil.which("shellcheck") is None:
         pytest.skip("shellcheck is not on this machine (Debian: shellcheck)")
@@ -27,7 +29,6 @@ def test_scripts_are_clean_and_executable(script):
     "call",
     [
         ["./do_ipoisoning.sh"],
-        ["./do_ipoisoning.sh", "subtask"],
         ["./do_ipoisoning.sh", "subtask", "0", "1"],
         ["./analyze_ipoisoning.sh"],
         ["./analyze_ipoisoning.sh", "subtask", "0"],
@@ -35,10 +36,9 @@ def test_scripts_are_clean_and_executable(script):
         ["./analyze_collision.sh", "subtask"],
         ["./analyze_collision.sh", "purchases", "one"],
         ["./analyze_collision.sh", "subtask", "two"],
-        ["./analyze_insertion.sh", "fashion_mnist"],
-        ["./analyze_insertion.sh", "subtask", "0"],
+        ["./analyze_insertion.sh"],
+        ["./analyze_insertion.sh", "fashion_mnist", "0", "1"],
         ["./do_tpoisoning.sh", "purchases"],
-        ["./do_tpoisoning.sh", "subtask", "oneshot"],
         ["./do_tpoisoning.sh", "purchases", "one"],
         ["./do_tpoisoning.sh", "purchases", "oneshot", "0"],
         ["./analyze_tpoisoning.sh"],
@@ -53,6 +53,26 @@ def test_scripts_are_clean_and_executable(script):
 def test_wrong_calls_show_the_usage(call, workplace):
     done = workplace.run(*call)
     assert done.returncode == 2 and done.stderr.startswith("usage: ") and done.stderr.count("\n") == 1
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)
+@pytest.mark.parametrize("option", ["-h", "--help"])
+def test_scripts_say_what_they_do_and_are_set_to(script, option, workplace):
+    if script.name in ("setup.sh", "run_tests.sh"):
+        pytest.skip("has no settings")
+    done = workplace.succeed(f"./{script.name}", option)
+    section = re.search(r"^# Settings.*?^use_python", script.read_text(), re.MULTILINE | re.DOTALL)
+    settings = set(re.findall(r"^(?:words )?([A-Z_]+)[= ]", section[0] if section else "", re.MULTILINE))
+    assert settings or script.name == "reproduce.sh"
+    assert done.stdout.splitlines()[0] == script.read_text().splitlines()[1].removeprefix("# ")
+    assert all(f"    {name}=" in done.stdout for name in settings), settings
+    assert done.stderr == "" and not workplace.results.exists()
+
+
+def test_sweeps_that_do_not_fit_are_refused_before_anything_is_crafted(workplace):
+    assert "--network badnet" in refused(workplace.run("./analyze_insertion.sh", "subtask", "0"))
+    assert "--victim-class 3" in refused(workplace.run("./do_tpoisoning.sh", "subtask", "oneshot"))
+    assert not workplace.results.exists()
 
 
 def without_crafting(done: subprocess.CompletedProcess) -> subprocess.CompletedProcess:

@@ -385,7 +385,7 @@ def test_victims_tell_a_strong_set_from_a_weak_one(subtask):
         (["--eps", "0"], "--eps"), (["--eps", "1.5"], "--eps"), (["--eps=-0.1"], "--eps"), (["--eps", "nan"], "--eps"),
         (["--eps", "0.1", "--quantile", "0"], "--quantile"), (["--eps", "0.1", "--quantile", "1"], "--quantile"),
         (["--eps", "0.1", "--rho", "0"], "--rho"), (["--eps", "0.1", "--rho=-1"], "--rho"),
-        (["--eps", "0.1", "--select", "test"], "--select"), (["--eps", "0.00001"], "--eps"),
+        (["--eps", "0.1", "--select", "test"], "--select"), (["--eps", "0.00001"], "--ratio"),
     ],
 )  # fmt: skip
 def test_bad_options_are_refused(options, named, workplace):

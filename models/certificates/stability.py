@@ -27,9 +27,8 @@ import numpy as np
 
 from command_line import refuse
 from datasets import TRUSTED, Dataset
-from models import minibatches
+from models import minibatches, protocols
 from models.certificates import certified_accuracies
-from models.protocols import NETWORKS
 from models.shaping import Shaping
 
 LARGEST_STEP = 4.0  # of eta * mean |x~|^2: a row's loss is |x~|^2 / 4 smooth in w_1 for itself, twice that in u
@@ -125,7 +124,7 @@ def check_range(x: np.ndarray) -> None:
 
 def check_convex(network: str, dataset: Dataset) -> None:
     """Refuse all but a logistic regression of two classes."""
-    if NETWORKS[network].filters or NETWORKS[network].hidden:
+    if protocols.network(network) != protocols.NETWORKS["lr"]:
         refuse(f"--network {network}: has hidden layers, whose loss is not convex; certify lr")
     if dataset.classes != 2:
         refuse(

@@ -26,7 +26,14 @@ from results import layout
 # cma, clarabel and TensorFlow take their time to import: what needs them is imported where it is used.
 
 SHARE = number(lambda value: 0 < value < 1, "a quantile above 0 and below 1")
-EPSILON = Option("epsilon", RATIO, "poisons per clean row, above 0 and up to 1; one file each", many=True, flag="--eps")
+EPSILON = Option(
+    "epsilon",
+    RATIO,
+    "poisons per clean row, above 0 and up to 1; one file each",
+    many=True,
+    flag="--ratio",
+    also=("--eps",),
+)
 QUANTILE = Option("quantile", SHARE, "share of a class's clean rows that the defences let pass", 0.65)
 RHO = Option("rho", POSITIVE, "bound on the norm of the attacked model")
 SEED_OPTION = Option("seed", SEED, "of the search", layout.SEED)
@@ -140,7 +147,7 @@ def fits_victim(dataset: Dataset) -> str | None:
     """The same for the attack that searches with the victim in the loop."""
     from models.protocols import PROTOCOLS
 
-    known = (dataset.name, "lr") in PROTOCOLS
+    known = (dataset.name, "lr") in PROTOCOLS or dataset.file_sha256
     return fits(dataset) or (None if known else "models/protocols.py has no logistic regression for it, the victim")
 
 

@@ -1,12 +1,12 @@
 """The attacks of Steinhardt, Koh and Liang 2017 (arXiv 1706.03691), crafted from the clean training rows alone.
 
-    python3 -m poisons.steinhardt --attack slab --eps 0.4
+    python3 -m poisons.steinhardt --attack slab --ratio 0.4
         the strong, unrealistic one: four points, means shifted
-    python3 -m poisons.steinhardt --attack slab --eps 0.4 --select training-loss
+    python3 -m poisons.steinhardt --attack slab --ratio 0.4 --select training-loss
         the same by the rule of its release
-    python3 -m poisons.steinhardt --attack slab --eps 0.4 --select own-victim --shaping phuber:2
+    python3 -m poisons.steinhardt --attack slab --ratio 0.4 --select own-victim --shaping phuber:2
         the same with a victim of this gradient shaping in the loop
-    python3 -m poisons.steinhardt --attack minmax --eps 0.1
+    python3 -m poisons.steinhardt --attack minmax --ratio 0.1
         valid images that pass both defences, and a bound U*
 
 writes a poison file for each epsilon under datasets/poisons/indiscriminate/ in the folder slabs, slabs-own,

@@ -86,8 +86,8 @@ class Crafter:
         self.failures.append((self.solved, status))
         if self.solved == 0 and len(self.failures) == HOPELESS:
             refuse(
-                f"--eps {self.epsilon:g}: the solver failed on the first {HOPELESS} programs ({status});"
-                " choose another --quantile or --eps"
+                f"--ratio {self.epsilon:g}: the solver failed on the first {HOPELESS} programs ({status});"
+                " choose another --quantile or --ratio"
             )
         return None
 
