@@ -3,13 +3,16 @@
 import shutil
 import subprocess
 import sys
+from pathlib import Path
 
+import pandas as pd
 import pytest
 from conftest import REPOSITORY, TRAIN, refused
 
 from command_line import BadInput
-from files import Lock, write_csv
-from results import cells, fold, folded, layout
+from files import Lock, Unreadable, write_csv
+from results import cells, certificates, fold, folded, layout
+from results import lines as plain
 
 HEADER = ("epoch", "n_poison", "baseline_acc", "test_acc", "train_acc_clean", "train_acc_poison", "epsilon")
 
@@ -290,3 +293,60 @@ def test_a_sweep_goes_on_from_folded_results(workplace):
     assert len(list(workplace.results.rglob("run.json"))) == 1
     workplace.succeed("python3", "-m", "results.fold")
     assert not list(workplace.results.rglob("run.json"))
+
+
+def test_a_result_with_other_columns_than_its_table_stays_in_files(ground):
+    folded_one, other = training(1.0, seed=3), training(seed=3)
+    write(folded_one)
+    path = layout.cell_file(other)
+    cells.write(path, (*HEADER, "more"), [(1, 9, 0.955, 0.9, 0.9, 0.1, "inf", 2)], other, {})
+    before = everything()
+    run_fold()
+    assert everything() == before and cells.read_all()[1] == []
+    assert path.is_file() and layout.run_file(path).is_file()
+    assert not layout.cell_file(folded_one).exists()
+
+
+def test_what_is_wrong_with_a_folded_result_is_said(ground):
+    write(training(seed=3), 0.25)
+    kept = write(training(seed=215))
+    run_fold()
+    table = ground / "ipoisoning/label-flips/seeds.csv"
+    table.write_text(table.read_text().replace("0.25", "0.26"))
+    kept.unlink()
+    found = dict(cells.read_all()[1])
+    assert "its SHA-256 is not the one in runs.csv" in found[layout.cell_file(training(seed=3))]
+    assert found[layout.cell_file(training(seed=3))].startswith("damaged: ")
+    assert found[kept].startswith("damaged") and "runs.csv" in found[kept] and "SHA-256" not in found[kept]
+
+
+def test_files_are_named_and_read_in_their_order_whatever_a_folder_says(ground, monkeypatch):
+    for name in ("tpoisoning/b.txt", "ipoisoning/z.txt", "analysis/y.txt", "analysis/a.txt"):
+        (ground / name).parent.mkdir(parents=True, exist_ok=True)
+        (ground / name).touch()
+    named = [path for path, _ in cells.read_all()[1]]
+    assert named == sorted(named) and len(named) == 4
+    paths = [ground / name for name in ("c.csv", "a.csv", "b.csv", "d.csv")]
+
+    def read_one(path):
+        if path.name in ("d.csv", "b.csv"):
+            raise Unreadable("damaged")
+        return pd.DataFrame({"name": [path.stem]})
+
+    found, damaged = plain.read_all(paths, read_one, ["name"])
+    assert found.name.tolist() == ["a", "c"] and [path.stem for path, _ in damaged] == ["b", "d"]
+    crafted = [ground / f"ipoisoning/{name}/crafting.csv" for name in "acb"]
+    monkeypatch.setattr(Path, "glob", lambda *_: iter(crafted))
+    assert layout.crafting_files() == sorted(crafted)
+
+
+def test_certificates_are_written_in_their_columns_and_sorted(ground):
+    file = certificates.path("mine", "stability")
+    blank = {plain.TEXT: "x", plain.FLAG: False}
+    kinds = {name: certificates.KINDS[name] for name in certificates.FRONTIER}
+    line = {name: blank.get(kind, 0) for name, kind in kinds.items()} | {"certificate": "stability", "dataset": "mine"}
+    certificates.add(file, [dict(reversed({**line, "poisons": poisons}.items())) for poisons in (50, 10)])
+    assert file.read_text().splitlines()[0] == ",".join(certificates.FRONTIER)
+    certificates.add(file, [{**line, "poisons": 10, "certified_acc": 0.5}])  # in place of the one before
+    found = certificates.read(file)
+    assert found.poisons.tolist() == [10, 50] and found.certified_acc.tolist() == [0.5, 0]

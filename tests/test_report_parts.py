@@ -22,11 +22,13 @@ from reports import (
     matrix,
     matrix_page,
     nulls,
+    reading,
     targeted,
     verdicts,
 )
+from results import cells, folded, layout
 from results import described as kept
-from results import layout
+from results.folded import Result
 
 NAN = float("nan")
 
@@ -388,3 +390,27 @@ def test_the_papers_hundred_targets_are_the_first_that_were_attacked():
     assert targeted.of_protocol(cells).tolist() == [True] * 100 + [False] * 3 + [True] * 2
     for change in ({"seed": 1}, {"as_published": False}, {"budget": "x"}, {"attack": "bullseye"}, {"base_class": 9}):
         assert not targeted.of_protocol(cells.assign(**change)).any()
+
+
+def of_insertion(name: str, header: tuple, attack: str = "insertion") -> Result:
+    """A kept result of a backdoor as if it were of another kind, with these columns."""
+    kept = next(iter(folded.read(layout.runs_file(layout.ANALYSIS / "insertion" / "x" / "y"))[0].values()))
+    settings = {**kept.settings, "attack": attack}
+    texts = {name: ",".join(header) + "\n" + ",".join("1" for _ in header) + "\n"}
+    if name == layout.ANALYSIS_RESULTS:
+        texts |= {extract: kept.texts[extract] for extract in kept.texts if extract != name}
+    return Result(kept.path.with_name(name), {**kept.run, "settings": settings}, texts, kept.source)
+
+
+def test_what_an_attack_measures_is_asked_of_its_analyses_alone():
+    plain = reading.COLUMNS[layout.ATTACK_RESULTS]
+    assert reading.text_of(of_insertion(layout.ATTACK_RESULTS, plain))
+    with pytest.raises(cells.Unfinished, match="backdoor_acc"):
+        reading.text_of(of_insertion(layout.ANALYSIS_RESULTS, reading.COLUMNS[layout.ANALYSIS_RESULTS]))
+
+
+def test_an_attack_that_is_not_known_measures_nothing():
+    header = reading.COLUMNS[layout.ANALYSIS_RESULTS]
+    with pytest.raises(cells.Unfinished) as lacking:  # its extracts are of other epochs, but nothing is asked of it
+        reading.text_of(of_insertion(layout.ANALYSIS_RESULTS, header, "mine"))
+    assert "backdoor_acc" not in str(lacking.value)

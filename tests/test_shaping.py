@@ -87,7 +87,8 @@ def test_chains_and_schedules_have_one_text_each_that_gives_them_back(text, cano
         ("clip:1@0,linear", "1 epoch"), ("clip:1@5,", "no kind"), ("trim-loss:1", "below 1"),
         ("trimmed-mean:0.5:10", "below 0.5"), ("epic:0:1:5", "between"), ("median-of-means:65", "1 to 64"),
         ("multi-krum:0.3:2.5", "whole number"), ("abl:0.5:1" + 400 * "0" + ":0.1", "whole"),
-        ("auto-s:1e-50", "from 1e-30 to 1e30"), ("cosine:1e-50", "too small for float32"), ("cosine:2", "from -1 to 1"), ("linear:1", "noise is given as"),
+        ("auto-s:1e-50", "from 1e-30 to 1e30"),
+        ("cosine:1e-50", "too small for float32"), ("cosine:2", "from -1 to 1"), ("linear:1", "noise is given as"),
         ("clip:1++linear", "no kind"), ("clip:1:0.1:noise_std=1", "one amount"),
     ],
 )  # fmt: skip
