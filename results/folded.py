@@ -65,7 +65,7 @@ WHOLES = (
 NUMBERS = ("learning_rate", "ratio", "clip_norm", "noise_std", "noise_multiplier", "delta", "baseline_acc")
 WORDS = (  # settings that are texts
     "dataset", "network", "engine", "optimizer", "shaping", "kind", "attack", "poison_set", "start", "baseline", "mode",
-    "budget", "model", "poison_sha256", "model_sha256", "baseline_sha256", "shaping_file_sha256",
+    "budget", "model", "poison_sha256", "model_sha256", "baseline_sha256",
 )  # fmt: skip
 FILE_NAME, SETTING = re.compile(r"[\w+-][\w.+-]{0,250}"), re.compile(r"[A-Za-z_][\w.-]{0,99}")
 MOST_RUNS = 2**16  # of a runs.csv: twenty times the largest

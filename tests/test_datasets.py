@@ -33,7 +33,7 @@ def test_unknown_name():
     with pytest.raises(BadInput) as refusal:
         datasets.load("mnist")
     names = "subtask, fashion_mnist_3_4.1.0, fashion_mnist, purchases, purchases-cj, purchases-cj2"
-    assert str(refusal.value) == f"--dataset mnist: unknown; choose one of {names}"
+    assert str(refusal.value) == f"--dataset mnist: unknown; choose one of {names}, or give an .npz file of your own"
 
 
 def test_a_data_set_is_known_by_its_own_name_too(subtask, purchases):
