@@ -96,9 +96,7 @@ class Attack:
     def probabilities(self, target: int) -> np.ndarray:
         """The softmax outputs of the clean model for the target, float64 [classes]."""
         with self.one_at_a_time:
-            logits = self.victim.model.predict(self.dataset.x_test[target][np.newaxis], verbose=0)[0].astype(np.float64)
-        exponentials = np.exp(logits - logits.max())
-        return exponentials / exponentials.sum()
+            return baselines.probabilities(self.victim.model, self.dataset.x_test[target])[0]
 
     def cell(
         self, target: int, poisons: poison_set.PoisonSet, budget: shafahi.Budget, recorded_trial: int | None = None

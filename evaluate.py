@@ -20,14 +20,13 @@ from __future__ import annotations
 from functools import partial
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 
 import datasets
 from command_line import INDEX, Parser, refuse, run
 from datasets import Dataset
 from files import read_json, writing
-from models import device
+from models import baselines, device
 from models.protocols import add_network_option
 from poisons import attacks, poison_set
 
@@ -82,49 +81,32 @@ def settings_of(model: Path) -> dict:
 
 def load(path: Path, network: str, dataset: Dataset):
     """The Keras model of a network with the arrays of a .keras file."""
-    from models.baselines import load_weights
     from models.trainer import Training, check_network
 
     check_network(network, dataset)
-    return load_weights(path, Training.published(dataset.name, network), dataset)
+    return baselines.load_weights(path, Training.published(dataset.name, network), dataset)
 
 
 def measured(
     model, dataset: Dataset, sets: list[poison_set.PoisonSet], targets: list[int], target_class: int | None
 ) -> list[tuple[str, str, float]]:
     """The lines of the table."""
-    predicted = predictions(model, dataset.x_test).argmax(1)
-    right = predicted == dataset.y_test
+    right = baselines.hits(model, dataset.x_test, dataset.y_test)[0]
     lines = [("accuracy", "all", right.mean())]
     by_class = pd.Series(right).groupby(dataset.y_test).mean()
     lines += [("accuracy", f"class {label}", value) for label, value in by_class.items()]
     for poisons in sets:
-        lines.append(("on its poisons", poisons.name, (predictions(model, poisons.x).argmax(1) == poisons.y).mean()))
+        lines.append(("on its poisons", poisons.name, baselines.hits(model, poisons.x, poisons.y).mean()))
         attack = attacks().get(poisons.attack)
         if attack is not None and {option.name for option in attack.options} <= set(poisons.settings):
-            hits = partial(hits_of, model)
+            hits = partial(baselines.hits, model)
             values = attack.measure(dataset, poisons.settings, hits) if attack.measures else ()
             lines += [(name, poisons.name, value) for name, value in zip(attack.measures, values)]
     for target in targets:
-        probabilities = softmax(predictions(model, dataset.x_test[target : target + 1]))[0]
+        probabilities = baselines.probabilities(model, dataset.x_test[target])[0]
         lines.append((f"probability of class {target_class}", f"target {target}", probabilities[target_class]))
         lines.append(("success", f"target {target}", float(probabilities.argmax() == target_class)))
     return [(measure, of, round(float(value), 6)) for measure, of, value in lines]
-
-
-def predictions(model, x: np.ndarray) -> np.ndarray:
-    """Logits, float64 [rows, classes]; x: [rows, *shape]."""
-    return model.predict(x, batch_size=500, verbose=0).astype(np.float64)
-
-
-def hits_of(model, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Which rows the model gives these labels, bool [1, rows], as attacks ask for it; x: [rows, features]."""
-    return (predictions(model, x.reshape(-1, *model.input_shape[1:])).argmax(1) == y)[np.newaxis]
-
-
-def softmax(logits: np.ndarray) -> np.ndarray:
-    exponentials = np.exp(logits - logits.max(1, keepdims=True))
-    return exponentials / exponentials.sum(1, keepdims=True)
 
 
 if __name__ == "__main__":

@@ -39,6 +39,11 @@ class Dataset:
     held_out: tuple[np.ndarray, np.ndarray] | None = None
     file_sha256: str = ""
 
+    @property
+    def named(self) -> dict[str, str]:
+        """What poison files say of it: its name and, of a user's own, the file's SHA-256."""
+        return {"dataset": self.name, **({"dataset_sha256": self.file_sha256} if self.file_sha256 else {})}
+
 
 def loaders() -> dict[str, Callable[[], Dataset]]:
     """What loads a data set, by every name that a command line may call it: the LOADERS of this folder's modules."""

@@ -40,9 +40,24 @@ class Baseline:
 
     def hits(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
         """Which rows the model classifies correctly, bool [1, rows]; x: float32 [rows, features]; y: int32 [rows]."""
-        return (
-            self.model.predict(x.reshape(-1, *self.model.input_shape[1:]), batch_size=500, verbose=0).argmax(1) == y
-        )[np.newaxis]
+        return hits(self.model, x, y)
+
+
+def logits(model, x: np.ndarray) -> np.ndarray:
+    """What a Keras model says of rows, float32 [rows, classes]; x: float32 [rows, ...], of its rows or flat."""
+    return model.predict(x.reshape(-1, *model.input_shape[1:]), batch_size=500, verbose=0)
+
+
+def hits(model, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Which rows a Keras model gives these labels, bool [1, rows], as attacks ask for it."""
+    return (logits(model, x).argmax(1) == y)[np.newaxis]
+
+
+def probabilities(model, x: np.ndarray) -> np.ndarray:
+    """The softmax outputs of a Keras model, float64 [rows, classes]."""
+    found = logits(model, x).astype(np.float64)
+    exponentials = np.exp(found - found.max(1, keepdims=True))
+    return exponentials / exponentials.sum(1, keepdims=True)
 
 
 def train_clean(

@@ -276,13 +276,7 @@ def _call(attack: Attack, dataset: Dataset, options: dict) -> Poisons:
 
 def _craft_one(attack: Attack, dataset: Dataset, options: dict, poisons: Poisons | None) -> tuple[Path, list[str]]:
     """The file of one set, and the lines about it; poisons: the set, None where it is not crafted yet."""
-    own = {"dataset_sha256": dataset.file_sha256} if dataset.file_sha256 else {}
-    settings = {
-        "attack": attack.name,
-        "dataset": dataset.name,
-        **own,
-        **_said(poisons.settings if poisons else options),
-    }
+    settings = {"attack": attack.name, **dataset.named, **_said(poisons.settings if poisons else options)}
     path, began, took = attack.path(dataset.name, settings), time.monotonic(), "crafted"
     if poisons is None:
         if poison_set.settings_of(path) == settings:

@@ -52,9 +52,10 @@ def main() -> None:
         read = {"poisoning-benchmark": of_benchmark, "art": of_art}[options.form]
         x, y, more = read(options.place)
         x, y = poison_set.check(options.place, x, y, dataset)
-        poison_set.save(options.out, {"attack": options.attack_name, "dataset": dataset.name, **more}, y, instances=x)
-        poisons = poison_set.load(options.out, dataset)  # refuses a name that cannot be a folder's
-        print(f"{options.out}: {len(poisons.y)} poisons of {poisons.attack}")
+        settings = {"attack": options.attack_name, **dataset.named, **more}
+        poison_set.check_names(options.out, settings)
+        poison_set.save(options.out, settings, y, instances=x)
+        print(f"{options.out}: {len(y)} poisons of {options.attack_name}")
         return
     poisons = poison_set.load(options.poison, dataset, options.attack_name)
     if options.form == "art":

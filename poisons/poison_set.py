@@ -152,14 +152,19 @@ def load(path: Path | str, dataset: Dataset, attack_name: str | None = None) -> 
     if settings.get("attack") is None:
         refuse(f"{path}: does not say which attack made it; name it with --attack-name")
     x, y = check(path, x, y, dataset)
+    check_names(path, settings)
+    return PoisonSet(
+        settings["attack"], path.stem, x, y, file_sha256(path), settings, dataset.name, len(dataset.y_train)
+    )
+
+
+def check_names(path: Path, settings: dict) -> None:
+    """Refuse a poison file whose results cannot be filed under its attack, its own name and its task."""
     for what, name in (("attack", settings["attack"]), ("file", path.stem), ("task", settings.get("task", "none"))):
         if not re.fullmatch(NAME, str(name)):
             refuse(
                 f"{path}: its {what} is called {name!r}, and its results a folder likewise; use letters, digits, . _ -"
             )
-    return PoisonSet(
-        settings["attack"], path.stem, x, y, file_sha256(path), settings, dataset.name, len(dataset.y_train)
-    )
 
 
 def check(source: Path | str, x: np.ndarray, y: np.ndarray, dataset: Dataset) -> tuple[np.ndarray, np.ndarray]:

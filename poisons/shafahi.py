@@ -251,9 +251,8 @@ def poison_files(
     """
     base_class, target_class = classes
     attack = {
-        "attack": crafter.name, "dataset": dataset.name, "network": network, "model": victim.name,
+        "attack": crafter.name, **dataset.named, "network": network, "model": victim.name,
         "model_sha256": victim.sha256, "target": target, "base_class": base_class, "target_class": target_class,
-        **({"dataset_sha256": dataset.file_sha256} if dataset.file_sha256 else {}),
     }  # fmt: skip
     found, missing = [], []
     for budget in budgets:
