@@ -138,7 +138,9 @@ class Slurm:
         (self.folder / "slurm.conf").write_text(CONFIGURATION.format(**settings))
         files = {"key-file": "key", "socket": "socket", "pid-file": "pid", "log-file": "log", "seed-file": "seed"}
         self.daemon("munged", "--foreground", *(f"--{option}={munge / name}" for option, name in files.items()))
-        wait_for((munge / "socket").is_socket, 30, "munged's socket")
+        munged = self.daemons[0]
+        wait_for(lambda: (munge / "socket").is_socket() or munged.poll() is not None, 30, "munged's socket")
+        assert munged.poll() is None, self.log.read_text()
         self.daemon("slurmctld", "-D")
         self.daemon("slurmd", "-D")
         wait_for(
@@ -208,7 +210,9 @@ class Slurm:
 
 @pytest.fixture
 def slurm():
-    folder = Path(tempfile.mkdtemp(prefix="slurm-"))
+    # not in this process' own temporary folder, which models.device made for it alone: munged wants its socket within
+    # everyone's reach
+    folder = Path(tempfile.mkdtemp(prefix="slurm-", dir=os.environ.get("TMPDIR", "/tmp")))
     cluster = Slurm(folder)
     try:
         cluster.start()
