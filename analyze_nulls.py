@@ -45,6 +45,8 @@ def main() -> None:
     for count in options.poisons:
         if count > len(dataset.y_train):
             refuse(f"--poisons {count}: {dataset.name} has {len(dataset.y_train)} training rows; ask for fewer")
+    if options.check:
+        return
     workers = device.start(options.gpu, options.draws)
     for chosen in options.shaping:
         start = None
@@ -89,6 +91,7 @@ def parse():
     )
     parser.add_argument("--memory", type=POSITIVE, metavar="GIB", help="stay below so much, in smaller stacks")
     parser.add_argument("--gpu", type=INDEX, metavar="INDEX", help="CUDA device (default: any; the CPU without)")
+    parser.add_argument("--check", action="store_true", help="check all other options, and do nothing")
     return parser.parse_args()
 
 

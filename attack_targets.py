@@ -125,6 +125,8 @@ def main() -> None:
     Training.published(dataset.name, options.network)  # refuses a network that the paper does not train on the data set
     check_shapings(options.shaping, options.network, dataset)
     shafahi.check(options, dataset)
+    if options.check:
+        return
     workers = device.start(options.gpu, -(-(len(options.target) or options.targets) // options.tasks), options.cores)
     targets = options.target or choose_targets(options, dataset)
     if options.list:
@@ -186,6 +188,7 @@ def parse():
         "--tasks", type=COUNT, default=1, help="into how many parts they are dealt out (default: %(default)s)"
     )
     parser.add_argument("--list", action="store_true", help="print the targets, and attack none")
+    parser.add_argument("--check", action="store_true", help="check all other options, and do nothing")
     parser.add_argument("--record", action="store_true", help="record the gradients of one re-training instead")
     parser.add_argument("--cores", type=COUNT, help="CPU cores to use (default: all that the process may)")
     parser.add_argument(

@@ -60,6 +60,8 @@ def main() -> None:
     except Unreadable as error:
         refuse(f"{file}: {error}; delete it to measure it again")
     names = [*substitution.BUILT_IN, *attacks] if options.attacks else None
+    if options.check:
+        return
     device.start(options.gpu)
     for settings, measure in plans:
         if known is not None and all(files.has(known, one, options.poisons, names) for one in settings):
@@ -101,6 +103,7 @@ def parse():
     )
     parser.add_argument("--seed", type=SEED, nargs="+", default=[layout.SEED], help="default: the paper's")
     parser.add_argument("--gpu", type=INDEX, metavar="INDEX", help="CUDA device (default: any; the CPU without)")
+    parser.add_argument("--check", action="store_true", help="check all other options, and do nothing")
     options = parser.parse_args()
     options.poisons, options.shaping = sorted(set(options.poisons)), list(dict.fromkeys(options.shaping))
     if options.attacks and options.certificate != files.STABILITY:

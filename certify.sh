@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # What is proven about poisons, beside what attacks reach: certificates of clipped SGD, of votes of parts, and of votes with noise.
 #
-#   ./certify.sh subtask
+#   ./certify.sh subtask          behind it a number, or GPU=0 before it: on that CUDA device
 #   POISONS="54 540" PARTS=1080 SEEDS=1 ./certify.sh subtask
 #
 # Results: results/certificates/<data set>_{stability,partition,noisy,attacks}.csv; python3 report.py makes their tables and figure.
@@ -10,8 +10,8 @@ set -euo pipefail
 cd -- "$(dirname -- "$(readlink -f -- "${BASH_SOURCE[0]}")")"
 . ./common.bash
 
-if [[ $# -ne 1 ]]; then
-    echo "usage: ./certify.sh <data set of two classes>        e.g. subtask" >&2
+if [[ $# -lt 1 || $# -gt 2 ]]; then
+    echo "usage: ./certify.sh <data set of two classes> [<gpu>]      e.g. subtask; -h for its settings" >&2
     exit 2
 fi
 
@@ -40,18 +40,26 @@ words ATTACKED
 words SEEDS
 words FILES
 words PAPERS_NOISES
-certify() { python certify.py --dataset "$data" --certificate "$1" --poisons "${POISONS[@]}" "${@:2}"; }
+GPU=${2:-${GPU:-}}
 data=$1
 
-certify stability --shaping "${CLIPS[@]}" --learning-rate "${RATES[@]}" --batch-size "${BATCHES[@]}" --epochs 5 20 40
-[[ -z $DECAY ]] || certify stability --shaping "${CLIPS[@]}" --learning-rate 0.01 --epochs 5 20 40 --decay "$DECAY"
-certify partition --parts "${PARTS[@]}" --learning-rate 0.05 --epochs 100
-certify partition --parts "${PARTS[@]}" --optimizer adam --learning-rate 0.01 --epochs 50
-[[ ${#SPREAD_PARTS[@]} -eq 0 ]] || certify partition --parts "${SPREAD_PARTS[@]}" --spread 4 --learning-rate 0.05 --epochs 100
-[[ ${#SHAPED_PARTS[@]} -eq 0 ]] || certify partition --parts "${SHAPED_PARTS[@]}" --shaping 1 --learning-rate 0.05 --epochs 100
-[[ ${#NOISY[@]} -eq 0 ]] || certify noisy --shaping "${NOISY[@]}" --learning-rate 0.1 --epochs 1
-[[ ${#NOISY_STEPS[@]} -eq 0 ]] || certify noisy --shaping "${NOISY_STEPS[@]}" --learning-rate 1 --epochs 20
-[[ ${#PAPERS_NOISES[@]} -eq 0 ]] || python certify.py --dataset "$data" --certificate noisy --unanimous --shaping "${PAPERS_NOISES[@]}" \
-    --rate 0.0277777 --epochs 1440 --models 1000 --poisons 1
-[[ -z $CANCELING ]] || FILES+=("$(python -m poisons.gradient_canceling --dataset "$data" --ratio "$CANCELING" --shaping 0.1)")
-certify stability --attacks --shaping "${ATTACKED[@]}" --learning-rate 0.01 --epochs 40 --seed "${SEEDS[@]}" ${FILES[@]:+--poison-file "${FILES[@]}"}
+certify() {
+    python certify.py --dataset "$data" --certificate "$1" --poisons "${POISONS[@]}" ${GPU:+--gpu "$GPU"} ${check:+"$check"} "${@:2}"
+}
+for check in --check ""; do                                   # refuses wrong settings before anything is written
+    certify stability --shaping "${CLIPS[@]}" --learning-rate "${RATES[@]}" --batch-size "${BATCHES[@]}" --epochs 5 20 40
+    [[ -z $DECAY ]] || certify stability --shaping "${CLIPS[@]}" --learning-rate 0.01 --epochs 5 20 40 --decay "$DECAY"
+    certify partition --parts "${PARTS[@]}" --learning-rate 0.05 --epochs 100
+    certify partition --parts "${PARTS[@]}" --optimizer adam --learning-rate 0.01 --epochs 50
+    [[ ${#SPREAD_PARTS[@]} -eq 0 ]] || certify partition --parts "${SPREAD_PARTS[@]}" --spread 4 --learning-rate 0.05 --epochs 100
+    [[ ${#SHAPED_PARTS[@]} -eq 0 ]] || certify partition --parts "${SHAPED_PARTS[@]}" --shaping 1 --learning-rate 0.05 --epochs 100
+    [[ ${#NOISY[@]} -eq 0 ]] || certify noisy --shaping "${NOISY[@]}" --learning-rate 0.1 --epochs 1
+    [[ ${#NOISY_STEPS[@]} -eq 0 ]] || certify noisy --shaping "${NOISY_STEPS[@]}" --learning-rate 1 --epochs 20
+    # the last --poisons counts
+    [[ ${#PAPERS_NOISES[@]} -eq 0 ]] || certify noisy --unanimous --shaping "${PAPERS_NOISES[@]}" --rate 0.0277777 --epochs 1440 \
+        --models 1000 --poisons 1
+    [[ -n $check || -z $CANCELING ]] ||
+        FILES+=("$(python -m poisons.gradient_canceling --dataset "$data" --ratio "$CANCELING" --shaping 0.1)")
+    certify stability --attacks --shaping "${ATTACKED[@]}" --learning-rate 0.01 --epochs 40 --seed "${SEEDS[@]}" \
+        ${FILES[@]:+--poison-file "${FILES[@]}"}
+done

@@ -42,9 +42,11 @@ def test_scripts_are_clean_and_executable(script):
         ["./do_tpoisoning.sh", "purchases", "one"],
         ["./do_tpoisoning.sh", "purchases", "oneshot", "0"],
         ["./analyze_tpoisoning.sh"],
-        ["./analyze_tpoisoning.sh", "subtask"],
+        ["./analyze_tpoisoning.sh", "purchases", "0", "1"],
         ["./dose_response.sh"],
-        ["./attack_together.sh", "purchases", "oneshot"],
+        ["./attack_together.sh", "purchases", "0", "1"],
+        ["./analyze_nulls.sh", "mnist"],
+        ["./certify.sh"],
         ["./compare_shapings.sh"],
         ["./compare_shapings.sh", "subtask"],
         ["./compare_shapings.sh", "subtask", "0", "1"],
@@ -170,6 +172,14 @@ def test_wrong_settings_of_the_targeted_sweep_are_refused(setting, value, workpl
         ("analyze_tpoisoning.sh purchases", "SHAPINGS", " "),
         ("analyze_tpoisoning.sh purchases", "NETWORK", "net"),
         ("analyze_tpoisoning.sh purchases", "TARGETS", "-5"),
+        ("analyze_tpoisoning.sh purchases", "GPU", "first"),
+        ("analyze_nulls.sh purchases", "DRAWS", "0"),
+        ("dose_response.sh purchases", "CLIPS", "4 0"),  # of its second attack alone, too
+        ("dose_response.sh purchases x", "EPOCHS", "1"),
+        ("attack_together.sh purchases", "ATTACKS", "clean-labels bull"),
+        ("attack_together.sh purchases", "WANTED_CLASS", "100"),
+        ("certify.sh subtask", "SEEDS", "1 -1"),  # of its last certificate
+        ("certify.sh subtask", "NOISY", "0.1"),
     ],
 )
 def test_wrong_settings_of_the_analyses_are_refused(call, setting, value, workplace):
