@@ -1,11 +1,7 @@
 """An attack is one file, a data set one file and a line: each is added in a copy of the suite, run and reported."""
 
 import json
-import os
-import re
-import shutil
 import subprocess
-import sys
 import textwrap
 
 import numpy as np
@@ -118,33 +114,6 @@ def test_a_gradient_shaping_is_one_function_in_a_file_of_its_own(tmp_path):
     assert run["settings"]["shaping_file_sha256"] == {"halve": file_sha256(example)}
     example.write_text(example.read_text().replace("0.5, 1.0", "0.25, 1.0"))  # another shaping of the same name
     assert "halve" in place.run("./do_ipoisoning.sh", "subtask", "0", **short, **own).stderr.splitlines()[-1]
-
-
-def examples() -> dict[str, tuple[dict[str, str], list[str]]]:
-    """The files and the commands of each section of EXTENDING.md, by its title."""
-    found = {}
-    for section in (REPOSITORY / "EXTENDING.md").read_text().split("\n## ")[1:]:
-        files = dict(re.findall(r"^`([\w./]+)`\n\n```\w+\n(.*?)^```$", section, re.MULTILINE | re.DOTALL))
-        commands = re.findall(r"^```bash\n(.*?)^```$", section, re.MULTILINE | re.DOTALL)
-        found[section.partition("\n")[0]] = files, [line for block in commands for line in block.splitlines()]
-    return found
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("title", examples())
-def test_the_examples_of_the_guide_run_as_they_stand(title, tmp_path):
-    files, commands = examples()[title]
-    assert files and commands
-    suite = copied_suite(tmp_path)
-    (suite / ".venv").symlink_to(sys.prefix)
-    for name, content in files.items():
-        (suite / name).write_text(content)
-    environment = {**os.environ, "MODELS": str(tmp_path / "models"), "PYTHON": sys.executable}
-    shutil.copytree(REPOSITORY / "models/subtask", tmp_path / "models/subtask")
-    for command in commands:
-        done = subprocess.run(command, shell=True, cwd=suite, env=environment, capture_output=True, text=True)
-        assert done.returncode == 0, f"{command}\n{done.stderr}"
-    assert list((suite / "results/ipoisoning").rglob("run.json"))
 
 
 @pytest.mark.parametrize(
