@@ -143,7 +143,7 @@ class Progress:
         self.label, self.epochs, self.began, self.shown = label, epochs, time.monotonic(), time.monotonic()
         self.bar = tqdm(total=epochs, desc=label, unit=unit, dynamic_ncols=True, disable=not sys.stderr.isatty())
 
-    def show(self, epoch: int, accuracies: Sequence[float] | float) -> None:
+    def show(self, epoch: int, accuracies: np.ndarray | Sequence[float] | float) -> None:
         """Show that `epoch` (from 1) is done, and the range of the replicas' accuracies, or one number."""
         known = np.array(accuracies)[~np.isnan(accuracies)]
         text = (

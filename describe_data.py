@@ -41,8 +41,8 @@ def main() -> None:
     for dataset in known:
         training = Training.published(dataset.name, options.network)
         model = baselines.baseline(training, dataset)
-        settings = (dataset.name, options.network, model.sha256, options.targets, options.poisons)
-        settings = dict(zip(described.SETTINGS, (*settings, options.base_class, options.target_class)))
+        values = (dataset.name, options.network, model.sha256, options.targets, options.poisons)
+        settings = dict(zip(described.SETTINGS, (*values, options.base_class, options.target_class)))
         path = layout.described_file(dataset.name, options.network)
         if finished(path, settings):
             print(f"{path}: finished before", file=sys.stderr)

@@ -46,7 +46,7 @@ def main() -> None:
     print(f"{total:8.1f} minutes   all together ({total / 60:.1f} hours)\n", flush=True)
 
 
-def timings() -> dict[str, Callable[[], None]]:
+def timings() -> dict[str, Callable[[], object]]:
     """For each kind something to time: training steps of the stacks that its parts consist of, on random rows."""
     from models import device
 
@@ -60,7 +60,7 @@ def timings() -> dict[str, Callable[[], None]]:
 
     def epoch_of(
         dataset: str, network: str, shape: tuple, classes: int, shaping: Shaping, replicas: int, steps: int
-    ) -> Callable[[], None]:
+    ) -> Callable[[], object]:
         published, rng = protocol(dataset, network), np.random.default_rng(0)
         count = published.batch_size * steps
         x, y = rng.random((count, *shape), np.float32), rng.integers(0, classes, count).astype(np.int32)
@@ -79,7 +79,7 @@ def timings() -> dict[str, Callable[[], None]]:
     }
 
 
-def median_seconds(work: Callable[[], None]) -> float:
+def median_seconds(work: Callable[[], object]) -> float:
     """Median of REPEATS, after a first call that compiles."""
     work()
     seconds = []

@@ -21,7 +21,7 @@ import zipfile
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import IO, Any, NoReturn
+from typing import IO, Any, Literal, NoReturn
 
 import numpy as np
 
@@ -39,7 +39,7 @@ def writing(path: Path, mode: str = "w") -> Iterator[IO]:
     _half_written.add(temporary)
     try:
         # names of files keep their bytes, also where the locale cannot spell them
-        form = {} if "b" in mode else {"newline": "", "encoding": "utf-8", "errors": "surrogateescape"}
+        form: dict[str, Any] = {} if "b" in mode else {"newline": "", "encoding": "utf-8", "errors": "surrogateescape"}
         with open(temporary, mode, **form) as stream:
             yield stream
         os.replace(temporary, path)
@@ -346,7 +346,7 @@ def read_npz(path: Path | IO[bytes]) -> dict[str, np.ndarray]:
     an array whose header says another size than its file.
     """
     try:
-        stream = path if hasattr(path, "read") else opened(path)
+        stream = opened(path) if isinstance(path, Path) else path
         with stream, archive_of(stream) as archive:
             members = archive.infolist()
             total = sum(member.file_size for member in members)
@@ -369,8 +369,9 @@ ARCHIVE_ERRORS = (
 
 def archive_of(stream: IO[bytes]) -> zipfile.ZipFile:
     """An archive, whose list of members is read once it is known to be short."""
-    end = zipfile._EndRecData(stream)  # what ZipFile itself calls
-    if end is None or not 0 <= end[zipfile._ECD_SIZE] <= DIRECTORY_BYTES:
+    end = zipfile._EndRecData(stream)  # type: ignore[attr-defined]  # what ZipFile itself calls
+    size = end[zipfile._ECD_SIZE] if end else -1  # type: ignore[attr-defined]
+    if not 0 <= size <= DIRECTORY_BYTES:
         raise zipfile.BadZipFile("no archive, or one of too many members")
     return zipfile.ZipFile(stream)
 
@@ -415,7 +416,7 @@ def _read_npy(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> np.ndarray:
     dtype, size = np.dtype(kind), len(content) - begin
     if len(shape) > 8 or math.prod(shape) * dtype.itemsize != size:
         raise ValueError(f"{name} has {size} bytes, another number than its header says")
-    order = "F" if header[2] == b"True" else "C"
+    order: Literal["F", "C"] = "F" if header[2] == b"True" else "C"
     array = np.ndarray(shape, dtype, content, begin, order=order)
     if not _sound(array):
         raise ValueError(f"{name} holds values that its type does not have")

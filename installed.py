@@ -37,7 +37,7 @@ def lacks(name: str, version: str) -> str:
         "..",
         "__pycache__",
     }
-    gone = sorted(top for top in tops if not Path(package.locate_file(top)).exists())
+    gone = sorted(top for top in tops if not Path(str(package.locate_file(top))).exists())
     return f"{name} lacks its {gone[0]}" if gone else ""
 
 

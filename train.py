@@ -7,6 +7,8 @@
         clean models under DP-SGD, one for each pair of the two lists
     python3 train.py --dataset purchases --network lr --shaping undefended 0.1 4 4:0.0025
         the same by a list of shapings: undefended, a clip norm, or a clip norm and a noise multiplier
+    python3 train.py --dataset subtask --network lr --missing
+        the names of those that are not there yet
     python3 train.py --dataset subtask --network lr --poison FILE ... --undefended --clip-norm 0.1 4
         a training for each poison file and shaping -> results/ipoisoning/.../attack_results.csv
     python3 train.py --dataset fashion_mnist --network badnet --poison FILE ... --record --retrain --epochs 40
@@ -28,6 +30,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -80,6 +83,10 @@ def main() -> None:
     check_shapings(options.shapings, options.network, dataset)
     check_batch_size(training.batch_size, dataset)
     if options.check:
+        return
+    if options.missing:
+        for name in baselines.missing(training, options.shapings, options.learning_rate):
+            print(name)
         return
     sets = [
         poison_set.none(dataset) if path == NO_POISON else poison_set.load(path, dataset, options.attack_name)
@@ -218,11 +225,12 @@ def parse():
         "--memory",
         type=POSITIVE,
         metavar="GIB",
-        help="stay below so much, in smaller stacks (default: a quarter of the machine's memory)",
+        help="stay below so much, in smaller stacks (default: 1/4 of the machine's memory, 3/4 of a Slurm job's)",
     )
     parser.add_argument(
         "--gpu", type=INDEX, metavar="INDEX", help="CUDA device (default: any; the CPU where there is none)"
     )
+    parser.add_argument("--missing", action="store_true", help="print the clean models that are missing, train none")
     parser.add_argument("--check", action="store_true", help="check all other options, and do nothing")
     options = parser.parse_args()
 
@@ -230,6 +238,8 @@ def parse():
         refuse("--shaping: names every shaping; leave --clip-norm, --noise-std and --undefended out")
     if options.noise_std and not options.clip_norm:
         refuse("--noise-std: noise goes with a clip norm; give one with --clip-norm, or leave the noise out")
+    if options.missing and options.poison:
+        refuse("--missing: is about clean models; leave --poison out")
     poisoned = options.poison or options.check
     if options.record and (not poisoned or NO_POISON in options.poison):
         refuse("--record: gradients of clean and poison rows are compared; give a poison file with --poison")
@@ -295,7 +305,10 @@ def stacked_sets(network: str, sets: list[PoisonSet], strongest: bool = False) -
 def poisoned_cells(training: Training, poisons: PoisonSet, poisoning: Poisoning) -> list[Cell]:
     """The cells of one poison set."""
     baseline, found = poisoning.baseline, []
-    start = {"start": "retrain" if poisoning.retrain else "scratch", "baseline": "own" if baseline.own else "kept"}
+    start: dict[str, Any] = {
+        "start": "retrain" if poisoning.retrain else "scratch",
+        "baseline": "own" if baseline.own else "kept",
+    }
     start["baseline_acc"] = baseline.accuracy
     if poisoning.retrain or baseline.own:
         start["baseline_sha256"] = baseline.sha256

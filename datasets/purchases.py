@@ -142,7 +142,7 @@ def make_other_stand_in() -> dict[str, np.ndarray]:
     x, random = _baskets(OTHER_GOODS, OTHER_FEWEST_ITEMS), np.random.default_rng(OTHER_SEED)
     y = _by_size(_exact_k_means(x.astype(np.float64), OTHER_CLUSTERS, random))
     arrays = _split(x[y < CLASSES], y[y < CLASSES], random)
-    projection = random.choice(np.int8([-1, 0, 0, 0, 0, 1]), (x.shape[1], FEATURES))
+    projection = random.choice(np.array([-1, 0, 0, 0, 0, 1], np.int8), (x.shape[1], FEATURES))
     return {**arrays, "projection": projection}
 
 

@@ -7,6 +7,7 @@ import dataclasses
 import functools
 import math
 from dataclasses import dataclass, field
+from typing import Any
 
 import tensorflow as tf
 
@@ -104,7 +105,7 @@ class Batch:
         """What `Kind.between` last gave the rows of this batch, [replica, batch]; 1 before."""
         return tf.transpose(tf.gather(self.memory["row_weights"], self.rows))
 
-    def kept(self, name: str) -> tf.Variable | list[tf.Variable]:
+    def kept(self, name: str) -> Any:
         """What each replica keeps: a number, a variable [replica] (`Kind.numbers`), or a direction, a variable
         [replica, *parameter] for each parameter (`Kind.directions`). Read it, or assign to it.
         """
@@ -126,8 +127,8 @@ class Batch:
         """<g_i, V> of each example with a direction V, float32 [replica, batch]: for a dense layer d_i . (V a_i)."""
         layers, half = len(self.deltas), 2 * len(self.deltas)
         found = [
-            inner(*ends, delta, layer)
-            for *ends, delta, layer in zip(direction[:layers], direction[layers:half], self.deltas, self.inputs)
+            inner(kernel, bias, delta, layer)
+            for kernel, bias, delta, layer in zip(direction[:layers], direction[layers:half], self.deltas, self.inputs)
         ]
         found += self.front.inner(self.maps, direction[half:])
         if self.factors is not None:
@@ -273,8 +274,10 @@ class Batch:
 
     def counted(self, weights: tf.Tensor | list[tf.Tensor] | float) -> list[tf.Tensor]:
         """The weights times how often each example counts, and what the links before made of it, for every layer."""
-        each = isinstance(weights, list)
-        counted = [one * self.weight for one in weights] if each else self.by_layer(weights * self.weight)
+        if isinstance(weights, list):
+            counted = [one * self.weight for one in weights]
+        else:
+            counted = self.by_layer(weights * self.weight)
         return counted if self.factors is None else [one * factor for one, factor in zip(counted, self.factors)]
 
 

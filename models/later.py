@@ -7,12 +7,14 @@ reads, such as the kinds of shaping, imports it from here.
 from __future__ import annotations
 
 import importlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+if TYPE_CHECKING:
+    import tensorflow as tf
+else:
 
-class _Later:
-    def __getattr__(self, name: str) -> Any:
-        return getattr(importlib.import_module("tensorflow"), name)
+    class _Later:
+        def __getattr__(self, name: str) -> Any:
+            return getattr(importlib.import_module("tensorflow"), name)
 
-
-tf = _Later()
+    tf = _Later()

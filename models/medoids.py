@@ -32,10 +32,10 @@ def alone(points: np.ndarray, count: int) -> np.ndarray:
         else:
             gain = np.maximum(similarity[point] - covered, 0).sum()
             heapq.heappush(gains, (-gain, point, len(medoids)))
-    medoids = np.array(medoids)
-    nearest = medoids[similarity[medoids].argmax(0)]
+    chosen = np.array(medoids)
+    nearest = chosen[similarity[chosen].argmax(0)]
     sizes = np.bincount(nearest, minlength=len(points))
-    return medoids[(sizes[medoids] == 1) & (nearest[medoids] == medoids)]
+    return chosen[(sizes[chosen] == 1) & (nearest[chosen] == chosen)]
 
 
 def alone_on_a_line(points: np.ndarray, count: int) -> np.ndarray:

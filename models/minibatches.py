@@ -8,7 +8,7 @@ import dataclasses
 import functools
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -58,7 +58,7 @@ class Rows:
         """Whether a row counts more than once for a replica."""
         return bool(self.weight.numpy().max() > 1)
 
-    def keep(self, replicas: Sequence[int]) -> Rows:
+    def keep(self, replicas: Sequence[int] | np.ndarray) -> Rows:
         """The rows of a stack of which only these replicas are left."""
         import tensorflow as tf
 
@@ -168,16 +168,16 @@ class Run:
     epoch's number from 1.
     """
 
-    engine: object
+    engine: Any
     rows: Rows
-    batches: Callable[[Rows, int], Batches]
+    batches: Callable[..., Batches]
 
     def epochs(self, count: int, record: bool = False) -> Iterator[tuple[int, Record | None]]:
         """Train for `count` epochs; yields the number of each, and with `record` what its gradients were."""
         for epoch in range(1, count + 1):
             yield epoch, self.engine.train_epoch(self.rows, self.batches(self.rows, epoch=epoch), record)
 
-    def keep(self, replicas: Sequence[int]) -> None:
+    def keep(self, replicas: Sequence[int] | np.ndarray) -> None:
         """Go on with these replicas only, numbered from 0."""
         self.engine.keep(replicas)
         self.rows = self.rows.keep(replicas)

@@ -45,7 +45,7 @@ PROTOCOLS = {  # of each data set, by its name, and network
 OWN_LINEAR, OWN_DEEP = Protocol("adam", 100, 40, 0.01, 0.01), Protocol("adam", 100, 40, 0.001, 0.001)
 
 _own_networks: dict[str, Network] = {}  # that this process was given, by the names that results know them by
-_given: list[Protocol] = []  # the protocol of a file, at most one
+_given: list[dict] = []  # the protocol of a file, at most one
 
 
 def network(name: str) -> Network:
@@ -100,7 +100,7 @@ def given_protocol(words: str) -> Path:
     try:
         import tomllib
     except ImportError:  # before Python 3.11
-        import tomli as tomllib
+        import tomli as tomllib  # type: ignore[no-redef]
     checks = {"batch_size": COUNT, "epochs": COUNT, "learning_rate": POSITIVE, "dp_learning_rate": POSITIVE}
     try:
         said = tomllib.loads(text(path, 2**16))

@@ -18,6 +18,7 @@ import math
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from command_line import NOT_NEGATIVE
 from models import kinds, privacy  # noqa: F401  (importing the kinds registers them)
@@ -255,7 +256,7 @@ def _phase(text: str, epochs: int | None = None) -> Phase:
     """A chain of links from its text; ValueError or ArgumentTypeError, with the reason, for what is none."""
     *before, last = LINK.split(text)
     links = [_link(words, {}) for words in before]
-    noise = {NOISE_MULTIPLIER: NOT_NEGATIVE, NOISE_STD: NOT_NEGATIVE}
+    noise: dict[str, Any] = {NOISE_MULTIPLIER: NOT_NEGATIVE, NOISE_STD: NOT_NEGATIVE}
     links.append(_link(last, noise))
     if UNDEFENDED_LINK in links and before:
         raise ValueError(f"{UNDEFENDED_TEXT} is no link of a chain")

@@ -14,6 +14,7 @@ from functools import partial
 
 import numpy as np
 
+from datasets import Dataset
 from models import minibatches, stack
 
 # Trials that train together: few at first, since many targets fall to an early one; then as many as a core's cache
@@ -44,7 +45,7 @@ class Setting:
     most: how many trials may run as one stack (`models.memory`).
     """
 
-    dataset: object
+    dataset: Dataset
     mode: str
     batch_size: int
     epochs: int

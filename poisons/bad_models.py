@@ -59,9 +59,9 @@ def of(dataset: Dataset, shaping: Shaping, seed: int, flipped: tuple = FLIPPED) 
         sides = ["both classes" if side is None else f"class {side}" for side, _ in flipped]
         names += [f"{trained_by.text}; flips of {side}; {share}" for side, (_, share) in zip(sides, flipped)]
     kernel, bias = _ascended(dataset, found[0][-1], found[1][-1])  # from a clean model, the last
-    kernels, biases = np.array([*kernels, kernel]), np.array([*biases, bias])
     names = [*names, f"{trained_by.text}; ascent to {CLEAN_ACCURACY}"]
-    return Models(kernels, biases, names, accuracies(kernels, biases, dataset.x_test, dataset.y_test))
+    every = np.array([*kernels, kernel]), np.array([*biases, bias])
+    return Models(*every, names, accuracies(*every, dataset.x_test, dataset.y_test))
 
 
 def accuracies(kernels: np.ndarray, biases: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:

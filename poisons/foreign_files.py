@@ -5,6 +5,7 @@ anything (`poisons.plain_pickle`).
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -65,7 +66,7 @@ def read_pickle(path: Path, dataset: Dataset) -> tuple[dict, np.ndarray, np.ndar
         if isinstance(content, (list, tuple)) and content and all(isinstance(item, dict) for item in content):
             if not all({"instance", "class"} <= set(item) for item in content):
                 raise plain_pickle.Foreign("its dicts do not all have 'instance' and 'class'")
-            parts = [[item[name] for item in content] for name in ("instance", "class")]
+            parts: Any = [[item[name] for item in content] for name in ("instance", "class")]
         elif isinstance(content, (list, tuple)) and len(content) == 2:
             parts = content
         elif isinstance(content, dict) and {"x", "y"} <= set(content):

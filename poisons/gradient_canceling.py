@@ -22,6 +22,7 @@ repeated; the shares are found, too.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -148,7 +149,7 @@ class Sums:
         """The mean of the shaped gradients of all clean rows at each model."""
         x, y = tf.constant(dataset.x_train.reshape(len(dataset.x_train), -1)), dataset.y_train.astype(np.int32)
         sums, models = tf.function(self.engine.shaped_sums, reduce_retracing=True), len(self.blocks)
-        total = 0.0
+        total: Any = 0.0
         for first in range(0, len(y), PIECE):
             part = slice(first, first + PIECE)
             ones = tf.ones([models, len(y[part])])

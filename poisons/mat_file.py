@@ -13,6 +13,7 @@ import resource
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -54,7 +55,7 @@ def read(path: Path) -> dict[str, np.ndarray]:
 def first_set(sets: np.ndarray, dimensions: int) -> np.ndarray:
     """The first candidate set, dense."""
     if sets.dtype == object:
-        first = sets.reshape(-1)[0] if sets.size else np.zeros(0)
+        first: Any = sets.reshape(-1)[0] if sets.size else np.zeros(0)
     else:
         first = sets[0] if sets.ndim > dimensions else sets
     if hasattr(first, "check_format"):  # sparse

@@ -80,10 +80,10 @@ def save(
         if not isinstance(settings.get(name), str):
             raise ValueError(f"settings of a poison file say what it is of: add {name!r}, such as {example!r}")
     path, settings = Path(path), {**settings, "dataset": datasets.own_name(settings["dataset"])}
-    poisons = (
+    poisons: dict[str, np.ndarray] = (
         {"rows": np.asarray(rows, np.int64)} if instances is None else {"instances": np.asarray(instances, np.float32)}
     )
-    arrays = {
+    arrays: dict[str, np.ndarray] = {
         **poisons,
         "labels": np.asarray(labels, np.int64),
         "settings": np.array(json.dumps(settings, sort_keys=True)),

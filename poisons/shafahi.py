@@ -179,7 +179,7 @@ class Crafter:
         budget = budgets[0]
         start = ((1 - budget.watermark) * base + budget.watermark * target).astype(np.float32)
         start = np.concatenate([start] * len(budgets))
-        radii = np.repeat(np.float32([one.radius for one in budgets]), len(base))
+        radii = np.repeat(np.array([one.radius for one in budgets], np.float32), len(base))
         settings = (self.tf.constant(value) for value in (budget.beta, budget.iterations, budget.tolerance, radii))
         return tuple(values.numpy() for values in self.descend(target[np.newaxis], start, *settings))
 

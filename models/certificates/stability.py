@@ -21,6 +21,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from typing import Any
 from functools import partial
 
 import numpy as np
@@ -206,7 +207,7 @@ def certificates(trainings: Trainings, epochs: list[int]) -> Iterator[tuple]:
     """Train once and yield (`Training`, epochs, averaged, `Certificate`) of each training and number of epochs, of the
     last model and of the mean over epochs.
     """
-    total = 0.0
+    total: Any = 0.0
     for epoch, u in enumerate(trainings.epochs(max(epochs)), 1):
         total = total + u
         if epoch in epochs:

@@ -67,7 +67,8 @@ def _craft_by_victim(
     from poisons import victims
     from poisons.steinhardt import slab_search
 
-    crafter, value = _crafter(dataset, epsilon, quantile, seed), shaping and victims.quick(shapings.shaping(shaping))
+    crafter = _crafter(dataset, epsilon, quantile, seed)
+    value = victims.quick(shapings.shaping(shaping)) if shaping else None
     progress = Progress(f"slabs {epsilon} {shaping or ''}".strip(), generations, "score", "generation")
     found = slab_search.by_victim(crafter, dataset, value, generations, seed, progress.show)
     return _four_points(dataset, crafter, found)

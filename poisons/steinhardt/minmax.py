@@ -78,8 +78,8 @@ def craft(
         total, total_bias = total - gradient, total_bias - gradient_bias
         scale = max(scale, math.hypot(np.linalg.norm(total), total_bias) / rho)
         show(step, upper_bound)
-    poisons, labels = np.array(poisons), np.array(labels)
-    return Outcome(poisons, labels, upper_bound, trained_loss(x, y, poisons, labels, epsilon, rho), worst_gap)
+    added = np.array(poisons), np.array(labels)
+    return Outcome(*added, upper_bound, trained_loss(x, y, *added, epsilon, rho), worst_gap)
 
 
 def trained_loss(

@@ -34,7 +34,7 @@ def minimise(
         start = along(0.0)
         if abs(start) <= width:
             return np.clip(moved, 0, 1), 0.0
-        side = np.sign(start)
+        side = float(np.sign(start))
         far = side * radius
         # at q -> infinity every pixel is at the end of the box that lowers the inner product
         while side * along(far) > width:
@@ -45,7 +45,7 @@ def minimise(
     def outside(t: float) -> float:
         return float(np.linalg.norm(at(t)[0] - mean) - radius)
 
-    t = radius / size  # without box and slab this is the solution, so it is a good scale
+    t = float(radius / size)  # without box and slab this is the solution, so it is a good scale
     while outside(t) <= 0 and t < largest:
         t *= 2
     if outside(t) > 0:
