@@ -16,13 +16,15 @@ mean over each batch, then over the epoch.
 
 from __future__ import annotations
 
+import textwrap
 from pathlib import Path
 
 import numpy as np
 
 from command_line import Parser, refuse, run
-from files import Unreadable, below, printable, read_json, write_csv
-from results import cells, layout, param_updates, plotting
+from files import Unreadable, below, printable, write_csv
+from models.kind import UNDEFENDED_TEXT
+from results import cells, layout, param_updates, plotting, words
 
 QUANTILES = (5, 25, 50, 75, 95)  # per cent
 PER_EXAMPLE = ("clean_norms", "poison_norms", "poison_cosines")
@@ -48,21 +50,21 @@ def main() -> None:
             refuse(f"{folder / layout.PARAM_UPDATES}: {error}; delete {folder}, and {recorder(folder)} records again")
         ratio, cosine = reduce(folder, epochs)
         print(f"{printable(folder)}: mean norm ratio {ratio:.3f}, mean cosine {cosine:+.5f} over {len(epochs)} epochs")
-    for figure in sorted({layout.gradients_figure(folder)[0] for folder in recorded}):
-        members = {}
-        for magnitudes in below(figure.parent)[0]:
-            if magnitudes.name != layout.MAGNITUDES:
-                continue
-            its_figure, name = layout.gradients_figure(magnitudes.parent)
-            if its_figure == figure and param_updates.reduced(magnitudes.parent):
-                members[name] = magnitudes.parent
-        draw(figure, members)
+    for figure in sorted({layout.gradients_figure(folder) for folder in recorded}):
+        plotting.save(draw(members(figure)), figure)
+
+
+def members(figure: Path) -> list[Path]:
+    """The reduced folders that a figure draws: undefended ones first, then those of smaller numbers."""
+    folders = [path.parent for path in below(figure.parent)[0] if path.name == layout.MAGNITUDES]
+    found = [path for path in folders if layout.gradients_figure(path) == figure and param_updates.reduced(path)]
+    defended = {folder: cells.analysed(folder).get("shaping") != UNDEFENDED_TEXT for folder in found}
+    return sorted(found, key=lambda folder: (defended[folder], layout.natural_order(str(folder))))
 
 
 def recorder(folder: Path) -> str:
     """The command that recorded the gradients of a folder, in words."""
-    run = read_json(folder / layout.RUN) or {}
-    settings = run.get("settings") if isinstance(run.get("settings"), dict) else {}
+    settings = cells.analysed(folder)
     command = "attack_targets.py" if "mode" in settings else "train.py"
     chosen = (f"--{name} {settings[name]}" for name in ("dataset", "network", "shaping", "seed") if name in settings)
     return printable(" ".join(["python3", command, *chosen, "--record"]))
@@ -100,37 +102,56 @@ def cosine(a: np.ndarray, b: np.ndarray) -> float:
     return float(a @ b / (np.linalg.norm(a) * np.linalg.norm(b)))
 
 
-def draw(path: Path, members: dict[str, Path]) -> None:
-    """Norms and cosines of the means and, where known, of the single examples, against the epoch: a line for each
-    member of a set.
-
-    members: the folders of extracts by their names in the legend, at most seven.
+def draw(folders: list[Path]):
+    """The figure of a set: norms and cosines of the means and, where known, of the single examples, against the epoch,
+    a line for each folder of extracts. What all trainings have in common is its title, what they differ in its legend.
     """
-    figure, (means, examples) = plotting.panels(3, 2)
-    for index, (name, folder) in enumerate(sorted(members.items(), key=lambda member: layout.natural_order(member[0]))):
-        look = {"color": plotting.COLOURS[index % 7], "marker": plotting.MARKERS[index % 7], "ms": 3, "lw": 1.2}
+    title, looks = appearance(folders)
+    figure, (means, examples) = plotting.panels(3, 2, height=2.9)
+    for index, (folder, (name, look)) in enumerate(zip(folders, looks)):
         try:
             extracts, quantiles = param_updates.read_extracts(folder), param_updates.read_examples(folder)
         except Unreadable as error:
             refuse(f"{folder}: its extracts are unusable, {error}; delete them, and {recorder(folder)} records again")
         epochs = np.arange(1, len(extracts) + 1)
-        look["markevery"] = (index, max(1, len(epochs) // 8))
+        shown = {**look, "ms": 3, "markevery": (index % len(epochs), max(1, len(epochs) // 8))}
         for axis, values in zip(means, extracts.T):
-            axis.plot(epochs, values, label=name, **look)
+            axis.plot(epochs, values, label=name, **shown)
         if quantiles is None:
             continue
         for axis, part in zip(examples, quantiles.transpose(1, 0, 2)):
-            axis.plot(epochs, part[:, 2], label=name, **look)
-            axis.fill_between(
-                epochs, part[:, 1], part[:, 3], color=look["color"], alpha=0.04 if axis is examples[2] else 0.12, lw=0
-            )
+            alpha = 0.04 if axis is examples[2] else 0.12
+            axis.plot(epochs, part[:, 2], label=name, **shown)
+            axis.fill_between(epochs, part[:, 1], part[:, 3], color=look["color"], alpha=alpha, lw=0)
     for axes, what in ((means, "of the mean gradients"), (examples, "of single examples (median, 25-75%)")):
         for axis, part in zip(axes, ("clean norms", "poison norms", "cosines")):
-            axis.set(title=f"{part} {what}", xlabel="epoch")
-            axis.title.set_fontsize(8)
+            axis.set(xlabel="epoch")
+            axis.set_title(f"{part} {what}", fontsize=8)
             axis.set_yscale("log") if part != "cosines" else axis.set_ylim(-1.05, 1.05)
-    figure.legend(*means[0].get_legend_handles_labels(), loc="outside lower center", ncols=7, fontsize=8)
-    plotting.save(figure, path)
+            plotting.whole_ticks(axis.xaxis)
+    plotting.note(figure, textwrap.fill(title, 165))
+    if len(folders) > 1:
+        plotting.legend_below(figure, *means[0].get_legend_handles_labels())
+    return figure
+
+
+def appearance(folders: list[Path]) -> tuple[str, list[tuple[str, dict]]]:
+    """The title of a figure, and of each of its lines the name and the look.
+
+    Both are of the trainings' settings; a folder without any, or with those of another, is called by its name.
+    """
+    settings = [cells.analysed(folder) for folder in folders]
+    title, names = words.in_common([words.training(one) for one in settings])
+    title = title or (folders[0] if len(folders) == 1 else folders[0].parent).name
+    names = [
+        name if name and names.count(name) == 1 else ", ".join(filter(None, [name, folder.name]))
+        for name, folder in zip(names, folders)
+    ]
+    shapings = [one.get("shaping") for one in settings]
+    if len(folders) == len({text for text in shapings if isinstance(text, str)}):
+        known = plotting.shaping_looks(shapings)
+        return title, list(zip(names, (known[text] for text in shapings)))
+    return title, list(zip(names, plotting.shades(len(folders))))
 
 
 if __name__ == "__main__":

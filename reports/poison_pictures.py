@@ -30,13 +30,13 @@ def draw(tables: dict[str, Table], results: Results):
     for kind, pictures in zip(KINDS, drawings):
         with contextlib.suppress(Unreadable, LookupError, ValueError):  # not there, or of other shapes
             rows.append((kind, pictures(subtask)))
-    figure, axes = plotting.panels(COLUMNS, len(rows), 1.15, 1.5)
+    figure, axes = plotting.panels(COLUMNS, len(rows), 1.3, 1.55)
     for axis in axes.flat:
         axis.set_axis_off()
     for (kind, pictures), line in zip(rows, axes):
         for axis, (picture, title) in zip(line, pictures):
             axis.imshow(picture, cmap="gray", vmin=0, vmax=1)
-            axis.set_title(title, fontsize=6)
+            axis.set_title(title, fontsize=7)
         line[0].text(-0.12, 0.5, kind, transform=line[0].transAxes, rotation=90, ha="right", va="center", fontsize=8)
     return figure
 
@@ -61,7 +61,7 @@ def label_flips(subtask: datasets.Dataset) -> list[tuple]:
 def slabs(subtask: datasets.Dataset) -> list[tuple]:
     stored = read_npz(attacks()["slabs"].default_path(subtask.name, 0.4))
     points = zip(stored["instances"][:COLUMNS], stored["counts"], stored["labels"])
-    return [(point.reshape(28, 28), f"{count} x labelled {label}") for point, count, label in points]
+    return [(point.reshape(28, 28), f"{count} x labelled {CLASSES[label]}") for point, count, label in points]
 
 
 def targeted(recorded: pd.DataFrame, results: Results) -> list[tuple]:

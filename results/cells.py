@@ -211,12 +211,28 @@ def extract(folder: Path, name: str) -> str | None:
     """
     if (folder / name).exists():
         return text(folder / name)
+    result = _folded_analysis(folder)
+    return result.texts.get(name) if result else None
+
+
+def analysed(folder: Path) -> dict:
+    """The settings of an analysis, finished or not, from its run.json or from where it was folded; empty where neither
+    is there.
+    """
+    run = read_json(folder / layout.RUN)
+    if run is None:
+        result = _folded_analysis(folder)
+        return result.settings if result else {}
+    return run["settings"] if isinstance(run.get("settings"), dict) else {}
+
+
+def _folded_analysis(folder: Path) -> Result | None:
+    """The result that was folded, of an analysis' folder."""
     path = folder.resolve() / layout.ANALYSIS_RESULTS
     if layout.RESULTS.resolve() not in path.parents:
         return None
     path = layout.RESULTS / path.relative_to(layout.RESULTS.resolve())
-    result = folded.read(layout.runs_file(path))[0].get(path)
-    return result.texts.get(name) if result else None
+    return folded.read(layout.runs_file(path))[0].get(path)
 
 
 def read_all() -> tuple[list[Result], list[tuple[Path, str]]]:

@@ -194,18 +194,15 @@ def folded_files(path: Path, seed: int) -> dict[str, Path]:
     return {path.name: path.with_name("trials.csv")}
 
 
-def gradients_figure(cell: Path) -> tuple[Path, str]:
-    """The figure that an analysed folder is a line of, and its name there: with all alphas, patches or models of its
-    set, or by itself.
-    """
+def gradients_figure(cell: Path) -> Path:
+    """The figure that an analysed folder is a line of: with all alphas, patches or models of its set, or by itself."""
     cell, analysis = cell.resolve(), ANALYSIS.resolve()
-    model = cell.name
     if analysis not in cell.parents:
-        return cell / "gradients.png", model
+        return cell / "gradients.png"
     attack = cell.relative_to(analysis).parts[0]
     if attack in ("collision", "insertion"):
-        return cell.parent.parent / f"gradients_{model}.png", cell.parent.name
-    return cell.parent / "gradients.png", model
+        return cell.parent.parent / f"gradients_{cell.name}.png"
+    return cell.parent / "gradients.png"
 
 
 def natural_order(name: str) -> list:

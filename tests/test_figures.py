@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from reports import Table, figures, matrix_page, poison_pictures
+from reports import Table, figures, gradient_figures, matrix_page, poison_pictures, targeted_figures
 from reports.reading import QUANTILES, Part
 from results import layout, plotting
 
@@ -89,7 +89,7 @@ def sweep(**more) -> dict[str, Table]:
         },
         {"ratio": 0.4, "shaping": "4", "clip_norm": 4.0, "best_acc": 0.1, "final_acc": 0.1, "source": None},
     ]
-    seeds = {"ratio": 0.4, "shaping": "undefended", "final_acc_mean": 0.72, "final_acc_ci95": 0.05}
+    seeds = {"ratio": 0.4, "shaping": "undefended", "seeds": 5, "final_acc_mean": 0.72, "final_acc_ci95": 0.05}
     return {
         "indiscriminate": table("indiscriminate", [{**line, "source": "", **one} for one in lines]),
         "seeds": table("seeds", [{"attack": line["attack"], **seeds}]),
@@ -98,8 +98,8 @@ def sweep(**more) -> dict[str, Table]:
 
 def test_a_sweep_is_drawn_by_ratio_over_seeds_where_there_are_any():
     best, last = figures.draw_indiscriminate("label-flips", sweep(), None).axes
-    assert drawn(best) == {"undefended": ([0.1, 0.4], [0.94, 0.80]), "clip 1": ([0.1, 0.4], [0.95, 0.93])}
-    assert drawn(last) == {"undefended": ([0.1, 0.4], [0.90, 0.72]), "clip 1": ([0.1, 0.4], [0.93, 0.91])}
+    assert drawn(best) == {"undefended": ([0.1, 0.4], [0.94, 0.80]), "clip norm 1": ([0.1, 0.4], [0.95, 0.93])}
+    assert drawn(last) == {"undefended": ([0.1, 0.4], [0.90, 0.72]), "clip norm 1": ([0.1, 0.4], [0.93, 0.91])}
     assert marks(best) == [([], []), ([0.4], [0.9])]  # published
     assert filled(last) == [([0.1, 0.4], [0.90, 0.67], [0.90, 0.77]), ([0.1, 0.4], [0.93, 0.91], [0.93, 0.91])]
     for axis in (best, last):
@@ -118,7 +118,10 @@ def test_the_heat_map_has_the_clip_norms_below_each_other_and_the_noise_beside()
     expected[:, 0], expected[row, 1 + stds.index(0)] = 0.72, 0.91
     if 0.1 in stds:
         expected[row, 1 + stds.index(0.1)] = 0.4
-    assert np.allclose(shown, expected, equal_nan=True) and axis.get_title() == "label-flips, ratio 0.4"
+    assert (
+        np.allclose(shown, expected, equal_nan=True)
+        and axis.get_title() == "label-flips, ratio 0.4, mean of 1 to 5 seeds"
+    )
     assert ticks(axis) == (["undefended", *(f"{std:g}" for std in stds)], [f"{norm:g}" for norm in figures.CLIP_NORMS])
     assert texts(axis).count("0.720") == len(figures.CLIP_NORMS) and "0.910" in texts(axis)
     assert figures.draw_heat_map(sweep(attack="minmax"), None) is None
@@ -135,7 +138,7 @@ def test_noise_is_drawn_by_its_standard_deviation_not_its_multiplier():
 
 
 def test_the_matrix_is_drawn_in_points_adaptive_columns_last():
-    line = {"chosen": True, "dataset": layout.SUBTASK, "network": "lr", "adaptive": "", "shaping": "1"}
+    line = {"chosen": True, "dataset": layout.SUBTASK, "network": "lr", "adaptive": "", "shaping": "1", "seeds": 10}
     lines = [
         {"column": "own", "adaptive": "own", "gain_mean": 0.2},
         {"column": "flips", "gain_mean": -0.015},
@@ -146,11 +149,20 @@ def test_the_matrix_is_drawn_in_points_adaptive_columns_last():
     ]
     lines = [{**line, **one} for one in lines]
     axis = figures.draw_matrix({"matrix": table("matrix", lines)}, None).axes[0]
-    assert ticks(axis) == (["flips", "own"], ["1", "phuber:2"]) and sorted(texts(axis)) == ["+20.0", "+7.0", "-1.5"]
-    at = {text.get_text(): (*text.get_position(), text.get_color()) for text in axis.texts}
+    assert ticks(axis) == (["flips", "own"], ["clip norm 1", "phuber:2"])
+    assert sorted(texts(axis)) == ["+20.0", "+7.0", "-1.5", "adaptive attacks", "oblivious attacks"]
+    at = {
+        text.get_text(): (*text.get_position(), text.get_color())
+        for text in axis.texts
+        if "attacks" not in text.get_text()
+    }
     assert at == {"-1.5": (0, 0, "black"), "+20.0": (1, 0, "white"), "+7.0": (0, 1, "white")}
     others = [{**one, "dataset": "purchases-cj"} for one in lines]
-    assert ticks(figures.draw_matrix({"matrix": table("matrix", others)}, None).axes[0])[1] == ["1", "phuber:2", "4"]
+    assert ticks(figures.draw_matrix({"matrix": table("matrix", others)}, None).axes[0])[1] == [
+        "clip norm 1",
+        "phuber:2",
+        "clip norm 4",
+    ]
     assert figures.draw_matrix({}, None) is None
     assert figures.draw_matrix({"matrix": table("matrix", lines[3:5])}, None) is None
 
@@ -188,10 +200,10 @@ def test_single_rows_are_drawn_as_quantiles_clean_above_poison():
     labels = ticks(axis)[1]
     assert len(labels) == 5 and labels[::-1] == sorted(labels, key=layout.natural_order)
     assert set(labels) == {
-        "watermark, alpha 10 (LR)", "watermark, alpha 9 (MLP)", "patch 7 (BadNet)", "slabs 0.4 (LR)",
-        "targeted, mode (lr)",
+        "watermark, alpha 10, logistic regression", "watermark, alpha 9, shallow MLP", "patch 7, BadNet",
+        "slabs 0.4, logistic regression", "targeted, mode, logistic regression",
     }  # fmt: skip
-    place = labels.index("watermark, alpha 10 (LR)")
+    place = labels.index("watermark, alpha 10, logistic regression")
     found = [(list(line.get_xdata()), {round(y, 2) for y in line.get_ydata()}) for line in axis.get_lines()]
     found = {tuple(x): y.pop() for x, y in found if abs(min(y) - place) < 0.3}
     clean, poison = place + 0.18, place - 0.18
@@ -220,10 +232,12 @@ def test_gradients_are_drawn_by_epoch_beside_the_published_and_duplicates(monkey
                          [7, 7, 8])  # fmt: skip
     known = pd.DataFrame({"row": [1, 1, 9], "clean_norm": [1.0] * 3, "poison_norm": [2.0, 3.0, 9.0],
                           "cosine": [0.0, 0.25, 1.0]})  # fmt: skip
-    monkeypatch.setattr(figures, "published_lines", lambda rows, published: known)
-    monkeypatch.setattr(figures.nulls, "matches", lambda draws, row: draws.set == row.set)
+    monkeypatch.setattr(gradient_figures, "published_lines", lambda rows, published: known)
+    monkeypatch.setattr(gradient_figures.nulls, "matches", lambda draws, row: draws.set == row.set)
     bands = pd.DataFrame({"low": [0.9, 0.8], "high": [1.1, 1.3]}, [1, 2])
-    monkeypatch.setattr(figures.nulls, "bands", lambda draws, name: bands * (1 if name == "norm_ratio" else 0.5))
+    monkeypatch.setattr(
+        gradient_figures.nulls, "bands", lambda draws, name: bands * (1 if name == "norm_ratio" else 0.5)
+    )
     results = types.SimpleNamespace(analyses=Part(None, lines), nulls=pd.DataFrame({"set": ["label-flips"] * 2}))
     tables = {"gradients": table("gradients", gradient_rows())}
     axes = np.reshape(figures.draw_gradients(tables, results).axes, (2, 4))
@@ -234,7 +248,10 @@ def test_gradients_are_drawn_by_epoch_beside_the_published_and_duplicates(monkey
     assert marks(axes[1, 0]) == [([1, 2], [0, 0.25])]
     assert [filled(axis) for axis in axes[0]] == [[], [], [], [([1, 2], [0.9, 0.8], [1.1, 1.3])]]
     assert filled(axes[1, 3]) == [([1, 2], [0.45, 0.4], [0.55, 0.65])]
-    assert [axis.get_title() for axis in axes[0]][::3] == ["watermarks, LR", "indiscriminate, LR"]
+    assert [axis.get_title() for axis in axes[0]][::3] == [
+        "watermarks, logistic regression",
+        "indiscriminate, logistic regression",
+    ]
     tables["gradients"].frame["source"] = None
     assert figures.draw_gradients(tables, results) is None
 
@@ -270,7 +287,7 @@ def test_the_pictures_of_poisons_are_theirs(subtask, monkeypatch, tmp_path):
 
 def dose(**more) -> dict:
     line = {"dataset": "purchases", "network": "lr", "within": layout.RETRAIN_EPOCHS, "shaping": "undefended"}
-    line |= {"clip_norm": np.inf, "learning_rate": 0.04, "radius": 1.0, "share": 0.5, "share_low": 0.4}
+    line |= {"clip_norm": np.inf, "learning_rate": 0.04, "radius": 1.0, "share": 0.5, "share_low": 0.4, "targets": 40}
     return {**line, "share_high": 0.7, "matched": False, **more}
 
 
@@ -286,7 +303,7 @@ def test_doses_are_drawn_by_rate_and_kind():
     figure = figures.draw_doses({"doses": table("doses", lines)}, None)
     alone = {"undefended": ([1.0, 2.0], [50, 80])}
     assert [drawn(axis) for axis in figure.axes] == [
-        {**alone, "1": ([1.0], [30]), "2": ([1.0], [50])}, {**alone, "1": ([1.0], [20])},
+        {**alone, "clip norm 1": ([1.0], [30]), "clip norm 2": ([1.0], [50])}, {**alone, "clip norm 1": ([1.0], [20])},
         {**alone, "phuber:2": ([1.0], [60])},
     ]  # fmt: skip
     for axis in figure.axes:
@@ -311,12 +328,11 @@ def test_targets_are_bars_beside_the_published():
     ).axes
     bars = [[(bar.get_x() + bar.get_width() / 2, bar.get_height()) for bar in axis.patches] for axis in (one, several)]
     assert bars[0] == [(pytest.approx(-0.19), 75), (pytest.approx(0.19), 50)] and texts(one) == ["75", "50"]
-    assert (
-        bars[1][0] == (pytest.approx(3.81), 25) and marks(several) == [] and len(bars[1]) == 3
-    )  # and two of the legend
+    assert bars[1][0] == (pytest.approx(3.81), 25) and len(bars[1]) == 3  # and two of the legend
+    assert marks(several) == [([], [])]  # likewise
     assert marks(one) == [([pytest.approx(-0.19)], [80]), ([pytest.approx(2.81)], [60])]
     dark, light = (matplotlib.colors.to_hex(bar.get_facecolor()) for bar in one.patches)
-    assert dark < light and ticks(one)[0][:2] == ["undefended", "clip 0.1"]
+    assert dark < light and ticks(one)[0][:2] == ["undefended", "clip norm\n0.1"]
     none = [{**line, **row, "source": None} for row in lines]
     assert figures.draw_targets({"tpoisoning": table("tpoisoning", none)}, None) is None
 
@@ -325,21 +341,25 @@ def test_poisons_needed_are_a_share_of_all_targets(monkeypatch):
     line = {"mode": "multipoison", "network": "lr", "shaping": "undefended", "clip_norm": np.inf, "epochs": 50,
             "noise_multiplier": 0.0, "at_rate": True}  # fmt: skip
     lines = [{"needed": needed} for needed in (1, 2, 2, NAN)]
-    lines += [{"needed": 4.0, "epochs": 25}, {"needed": 3, "shaping": "4", "clip_norm": 4.0, "noise_multiplier": 0.5}]
+    lines += [
+        {"needed": 4.0, "epochs": 25},
+        {"needed": 3, "shaping": "4:0.5", "clip_norm": 4.0, "noise_multiplier": 0.5},
+    ]
     lines += [{"needed": 9, "mode": "oneshot"}, {"needed": 9, "at_rate": False}, {"needed": 9, "network": "mlp"}]
     cells = pd.DataFrame([{**line, **one} for one in lines])
-    monkeypatch.setattr(figures, "with_needed", lambda _: cells)
-    monkeypatch.setattr(figures, "of_protocol", lambda cells: pd.Series(True, cells.index))
+    monkeypatch.setattr(targeted_figures, "with_needed", lambda _: cells)
+    monkeypatch.setattr(targeted_figures, "of_protocol", lambda cells: pd.Series(True, cells.index))
     results = types.SimpleNamespace(trials=None)
     axis = figures.draw_needed({}, results).axes[0]
     counts = [1, 2, 3, 4, 5]
     assert drawn(axis) == {
         "undefended, 25 epochs": (counts, [0, 0, 0, 100, 100]), "undefended, 50 epochs": (counts, [25, 75, 75, 75, 75]),
-        "clip 4, noise 0.5, 50 epochs": (counts, [0, 0, 100, 100, 100]),
+        "clip norm 4, noise 0.5, 50 epochs": (counts, [0, 0, 100, 100, 100]),
     }  # fmt: skip
+    assert marks(axis)[0] == ([1.25, 2.25, 3.25, 4.25], [0, 0, 0, 100])  # beside the others', on the same steps
     dashed = {line.get_label(): line.get_linestyle() for line in axis.get_lines()}
     assert dashed["undefended, 25 epochs"] == "--" and dashed["undefended, 50 epochs"] == "-"
-    monkeypatch.setattr(figures, "with_needed", lambda _: cells[cells["mode"] == "oneshot"])
+    monkeypatch.setattr(targeted_figures, "with_needed", lambda _: cells[cells["mode"] == "oneshot"])
     assert figures.draw_needed({}, results) is None
 
 
@@ -350,7 +370,7 @@ def test_certificates_are_drawn_between_what_is_proven_and_what_attacks_reach():
     setting = {"dataset": layout.SUBTASK, "certificate": "stability", "learning_rate": 0.1, "epochs": 5,
                "batch_size": 300, "shaping": "1", "network": "lr", "optimizer": "sgd", "decay": 1.0}  # fmt: skip
     attacked = [
-        {**setting, "poisons": count, "certified_acc": low, "attacked_acc": high, "clean_acc": 0.95}
+        {**setting, "poisons": count, "seeds": 3, "certified_acc": low, "attacked_acc": high, "clean_acc": 0.95}
         for count, low, high in ((10, 0.9, 0.94), (50, 0.6, 0.9), (100, 0.2, 0.8))
     ]
     attacked += [{**attacked[0], "learning_rate": 0.2, "certified_acc": 0.7}, {**attacked[0], "dataset": "other"}]
@@ -367,12 +387,15 @@ def test_certificates_are_drawn_between_what_is_proven_and_what_attacks_reach():
     assert drawn(first) == {"worst attack": (counts, [0.94, 0.9, 0.8]), "certified": (counts, [0.9, 0.6, 0.2])}
     assert filled(first) == [(counts, [0.9, 0.6, 0.2], [0.94, 0.9, 0.8])]
     assert drawn(second) == {"worst attack": ([10], [0.94]), "certified": ([10], [0.7])}
-    assert first.get_title() == "clip 1, rate 0.1, 5 epochs" and second.get_title() == "clip 1, rate 0.2, 5 epochs"
+    assert first.get_title() == "clip norm 1, rate 0.1, 5 epochs, 3 seeds"
+    assert second.get_title() == "clip norm 1, rate 0.2, 5 epochs, 3 seeds"
     assert first.get_ylim() == best.get_ylim() == (-0.03, 1)
     found = {label: [(x, y) for x, y in zip(*ends) if y == y] for label, ends in (
         (line.get_label(), (list(line.get_xdata()), list(line.get_ydata()))) for line in best.get_lines())}  # fmt: skip
     assert found == {"stability": [(10, 0.9), (50, 0.7), (100, 0.3)], "noisy": [(10, 0.85)]}
-    assert [axis.get_title() for axis in others] == [f"every setting, {count} substituted rows" for count in (10, 50)]
+    assert [axis.get_title() for axis in others] == [
+        f"every setting, {count} substituted rows, seed 215" for count in (10, 50)
+    ]
     assert drawn(others[0]) == {
         "noisy": ([0.85], [0.85]), "stability": ([0.95, 0.90, 0.80], [0.9, 0.8, 0.6]),
         "envelope": ([0.80, 0.85, 0.90, 0.95], [0.9, 0.9, 0.9, 0.9]),
