@@ -73,6 +73,7 @@ class Attack:
 
     def __post_init__(self) -> None:
         self.source, self.one_at_a_time = self.source or self.victim, threading.Lock()
+        self.crafter: shafahi.Crafter | together.Together
         if self.attack == shafahi.NAME:
             self.crafter = shafahi.Crafter(self.source.model)
         else:
@@ -125,6 +126,12 @@ def main() -> None:
     Training.published(dataset.name, options.network)  # refuses a network that the paper does not train on the data set
     check_shapings(options.shaping, options.network, dataset)
     shafahi.check(options, dataset)
+    there = int((dataset.y_test == options.base_class).sum())
+    if not options.target and options.targets > there:
+        refuse(
+            f"--targets {options.targets}: there are {there} test rows of class {options.base_class}; ask for {there}"
+            " at most"
+        )
     if options.check:
         return
     workers = device.start(options.gpu, -(-(len(options.target) or options.targets) // options.tasks), options.cores)
@@ -195,7 +202,7 @@ def parse():
         "--memory",
         type=POSITIVE,
         metavar="GIB",
-        help="stay below so much, with fewer trials at once (default: a quarter of the machine's)",
+        help="stay below so much, with fewer trials at once (default: 1/4 of the machine's, 3/4 of a Slurm job's)",
     )
     parser.add_argument(
         "--seed", type=SEED, default=layout.SEED, help="of order and noise of the re-training (default: %(default)s)"

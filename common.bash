@@ -42,6 +42,10 @@ python() {
     run "$PYTHON" "$@"
 }
 
+python_line() {                                               # a command but for Python, as a line of a script that has PYTHON
+    echo "\"\$PYTHON\"$(printf ' %q' "$@")"
+}
+
 use_python() {                                                # PYTHON, or that of .venv by its full name, or python3
     [[ -n ${PYTHON:-} ]] || PYTHON=$([[ -x .venv/bin/python ]] && echo "$PWD/.venv/bin/python" || echo python3)
     export PYTHON
@@ -53,6 +57,11 @@ own() {                                                       # a file of the ca
     else
         echo "$1"
     fi
+}
+
+write_tasks() {                                               # of the lines that come in, by the settings for Slurm
+    python write_tasks.py --cpus "$CPUS" ${GPUS:+--gpus "$GPUS"} ${TIME_LIMIT:+--time-limit "$TIME_LIMIT"} ${MEMORY:+--memory "$MEMORY"} \
+        ${THROTTLE:+--throttle "$THROTTLE"} "--sbatch-extra=$SBATCH_EXTRA" ${SCRIPTS:+--scripts} "$@"
 }
 
 words() {                                                     # a setting as an array: words with blanks or line breaks

@@ -12,16 +12,21 @@
 #   targeted     of shopping baskets alone: clean-label poisons that move by RADIUS at most, on models that are trained where they are missing
 # `adaptive` means crafting, transfer and final. All shapings of a poison set and seed train as one stack, for 40 epochs on the subtask.
 #
-# With WRITE=1 and one stage, its task scripts are written instead, and one script for all of them; poison files, the clean baseline, and what is
-# missing of crafting or transfer where a later stage needs it, are made before, here:
+# With WRITE=1 and one stage, its tasks are written instead, subtask-matrix-oblivious-tasks.tsv, and a script that runs them; poison files, and
+# what is missing of crafting or transfer where a later stage needs it, are made before, here:
 #
 #   WRITE=1 STAGES=oblivious ./compare_shapings.sh subtask 0
-#   ./subtask-matrix-oblivious-1-of-40.sh                   a task, here: a seed and a poison set (crafting: a shaping; final: a seed)
-#   sbatch subtask-matrix-oblivious-array.sh                every task on a Slurm cluster, as one job array; --array=7 for the seventh alone
+#   ./subtask-matrix-oblivious-array.sh 7                   the seventh task, here: a seed and a poison set (crafting: a shaping; final: a seed)
 #   TOTPROCS=2 ./subtask-matrix-oblivious-array.sh          every task here, two at a time
+#   sbatch subtask-matrix-oblivious-array.sh                every task on a Slurm cluster, as one job array; --array=7 for the seventh alone
 #
-# With TOTPROCS in the environment of this script, too, they are run at once. A lost task is made up for by running the array again, or this
-# script without WRITE: what is finished is not run again.
+# Where the clean baseline is missing, subtask-matrix-oblivious-models.sh trains it: the array does so by itself here, and on a cluster waits for
+#
+#   sbatch --dependency=afterok:$(sbatch --parsable subtask-matrix-oblivious-models.sh) subtask-matrix-oblivious-array.sh
+#
+# With TOTPROCS in the environment of this script, too, all is run at once. With SCRIPTS=1 each task has a script, too, which bash and sbatch run:
+# subtask-matrix-oblivious-1-of-40.sh ... A lost task is made up for by running the array again, or this script without WRITE: what is finished is
+# not run again. Logs: logs/<name>-<job>_<task>.log.
 # Results: results/ipoisoning/<attack>/<poison set>/<model>/attack_results.csv; report.py makes results/matrix.html of them.
 set -euo pipefail
 cd -- "$(dirname -- "$(readlink -f -- "${BASH_SOURCE[0]}")")"
@@ -67,10 +72,16 @@ words SEEDS "$seeds"
 NETWORK=${NETWORK:-$network}
 EPOCHS=${EPOCHS-$epochs}                                      # the paper's, without
 RETRAIN=${RETRAIN-$retrain}                                   # 1: from the clean baseline instead of initial weights
-WRITE=${WRITE:-}                                              # 1: task scripts
-TOTPROCS=${TOTPROCS:-}
+WRITE=${WRITE:-}                                              # 1: a list of tasks
 TARGETS=${TARGETS:-20} RADIUS=${RADIUS:-2.1}                  # a third of the undefended targets falls
+TOTPROCS=${TOTPROCS:-}                                        # run all here at once, so many at a time
+SCRIPTS=${SCRIPTS:-}                                          # 1: a script a task besides
 CPUS=${CPUS:-2}                                               # cores that Slurm is asked for, a task
+GPUS=${GPUS:-}                                                # 1: a GPU a task
+TIME_LIMIT=${TIME_LIMIT:-}                                    # of a task, e.g. 2:00:00
+MEMORY=${MEMORY:-}                                            # of a task, e.g. 4G
+THROTTLE=${THROTTLE:-}                                        # so many tasks at a time at most
+SBATCH_EXTRA=${SBATCH_EXTRA:-}                                # what else sbatch is told, e.g. --account=me --partition=long
 use_python
 
 for list in "STAGES=${STAGES[*]}" "AGAINST=${AGAINST[*]}" "SHAPINGS=${SHAPINGS[*]}" "ADAPTIVE=${ADAPTIVE[*]}" "SEEDS=${SEEDS[*]}"; do
@@ -84,8 +95,8 @@ for stage in "${STAGES[@]}"; do
         *) refuse "STAGES=$stage: unknown; give some of oblivious, crafting, transfer, final, targeted, and adaptive for the three in the middle" ;;
     esac
 done
-[[ "$WRITE $RETRAIN" =~ ^1?\ 1?$ ]] ||
-    refuse "WRITE=$WRITE RETRAIN=$RETRAIN: give 1, or leave it out"
+[[ "$WRITE $RETRAIN $GPUS $SCRIPTS" =~ ^1?\ 1?\ 1?\ 1?$ ]] ||
+    refuse "WRITE=$WRITE RETRAIN=$RETRAIN GPUS=$GPUS SCRIPTS=$SCRIPTS: give 1, or leave it out"
 whole CPUS 10000
 [[ -z $TOTPROCS ]] || whole TOTPROCS 10000
 [[ -z $EPOCHS ]] || whole EPOCHS 1000000
@@ -95,18 +106,22 @@ whole CPUS 10000
     refuse "TOTPROCS=$TOTPROCS: is for tasks that are written; give WRITE=1 and one of the STAGES besides, or leave it out"
 
 model=(--dataset "$1" --network "$NETWORK")
-training=(train.py "${model[@]}" --gpu "$2" ${EPOCHS:+--epochs "$EPOCHS"} ${RETRAIN:+--retrain})
+gpu=$2
+[[ -z $GPUS ]] || gpu=0                                       # of those that Slurm gives
+training=(train.py "${model[@]}" --gpu "$gpu" ${EPOCHS:+--epochs "$EPOCHS"} ${RETRAIN:+--retrain})
 crafting=(--dataset "$1" --sets "${ADAPTIVE[@]}")
 transfer=(transfer.py "${model[@]}")
 # all at the undefended learning rate; poisons of any feature distance
-targeted=(attack_targets.py "${model[@]}" --gpu "$2" --mode oneshot --learning-rate 0.04 --targets "$TARGETS" --poisons 10 --beta 0
+targeted=(attack_targets.py "${model[@]}" --gpu "$gpu" --mode oneshot --learning-rate 0.04 --targets "$TARGETS" --poisons 10 --beta 0
     --radius "$RADIUS" --feature-distance 1e6)
-matrix=$1-matrix
+matrix=$1-matrix models=""
+all=(--name "$matrix-${stages[0]}" --of "the stage ${stages[0]}" --by compare_shapings.sh)
+[[ -z $WRITE ]] || write_tasks "${all[@]}" --check            # refuses wrong settings before anything is made
 tasks=() files=() chosen=() crafted=() strongest=()
 
 task() {                                                      # what it does, and its command but for Python: run here, or kept to be written
     if [[ -n $WRITE ]]; then
-        tasks+=("$matrix-$stage"$'\t'"$1"$'\t'"exec \"\$PYTHON\"$(printf ' %q' "${@:2}")")
+        tasks+=("$matrix-$stage"$'\t'"$1"$'\t'"exec $(python_line "${@:2}")")
     else
         python "${@:2}"
     fi
@@ -125,6 +140,7 @@ craft() { choose; [[ ${#crafted[@]} -gt 0 ]] || lines crafted -m poisons "${craf
 for stage in "${stages[@]}"; do
     case $stage in
         oblivious)
+            python "${training[@]}" --shaping "${SHAPINGS[@]}" --check
             each=${#AGAINST[@]}                               # poison files a call; a task has one
             [[ -z $WRITE ]] || each=1
             for seed in "${SEEDS[@]}"; do
@@ -134,8 +150,10 @@ for stage in "${stages[@]}"; do
                     task "seed $seed against ${some[*]##*/}" "${training[@]}" --poison "${some[@]}" --seed "$seed" --shaping "${SHAPINGS[@]}"
                 done
             done
-            [[ -z $WRITE ]] || python train.py "${model[@]}" --gpu "$2"      # the clean baseline, for which every task would wait
-            ;;
+            [[ -n $WRITE ]] || continue
+            baseline=(train.py "${model[@]}" --gpu "$gpu")    # for which every task would wait
+            missing=$(python "${baseline[@]}" --missing)
+            [[ -z $missing ]] || models=$(python_line "${baseline[@]}") ;;
         crafting)
             choose
             if [[ -z $WRITE ]]; then                          # side by side: a single one leaves half of two cores idle
@@ -157,14 +175,14 @@ for stage in "${stages[@]}"; do
                 task "seed $seed against the strongest files" "${training[@]}" --strongest --poison "${strongest[@]}" --seed "$seed" --shaping "${chosen[@]}"
             done ;;
         targeted)
+            python "${targeted[@]}" ${EPOCHS:+--epochs "$EPOCHS"} --shaping "${SHAPINGS[@]}" --check
             for shaping in "${SHAPINGS[@]}"; do
                 task "clean-label poisons against $shaping" "${targeted[@]}" ${EPOCHS:+--epochs "$EPOCHS"} --shaping "$shaping"
             done ;;
     esac
 done
 if [[ -n $WRITE ]]; then
-    printf '%s\n' "${tasks[@]}" | python write_tasks.py --name "$matrix-$stage" --of "the stage $stage" --by compare_shapings.sh \
-        --cpus "$CPUS" ${TOTPROCS:+--run "$TOTPROCS"}
+    printf '%s\n' "${tasks[@]}" | write_tasks "${all[@]}" --first "$models" ${TOTPROCS:+--run "$TOTPROCS"}
     declare -A next=([oblivious]=crafting [crafting]=transfer [transfer]=final)
     [[ ! ${next[$stage]:-} ]] || echo "then, with the same settings: WRITE=1 STAGES=${next[$stage]} ./compare_shapings.sh $1 $2"
 fi

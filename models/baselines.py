@@ -27,7 +27,7 @@ class Baseline:
     name: of the model's folder; own: whether a user gave it.
     """
 
-    model: object
+    model: Any
     accuracy: float
     sha256: str
     name: str
@@ -106,6 +106,11 @@ def clean_cells(training: Training, shapings: list[Shaping], learning_rate: floa
         rate = training.learning_rate(shaping, learning_rate)
         cells.append(Cell(shaping, rate, training.model_name(shaping, rate), training.settings(shaping, rate)))
     return cells
+
+
+def missing(training: Training, shapings: list[Shaping], learning_rate: float | None) -> list[str]:
+    """The names of the clean models that are not there yet; refuses one that was trained otherwise or damaged."""
+    return [cell.name for cell in clean_cells(training, shapings, learning_rate) if kept_folder(cell) is None]
 
 
 def folder_of(cell: Cell) -> Path:

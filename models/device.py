@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import atexit
 import concurrent.futures
 import fcntl
@@ -11,6 +12,7 @@ import tempfile
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+from command_line import COUNT, refuse
 from files import at_end
 from models import memory
 from results import layout
@@ -34,7 +36,7 @@ def start(gpu: int | None = None, stacks: int = 1, cores: int | None = None) -> 
     os.environ.setdefault("KERAS_HOME", str(layout.CACHE / "keras"))
     tempfile.tempdir = str(temporary_folder())  # TensorFlow leaves the code that it generates there when it is killed
     if gpu is not None:
-        os.environ["CUDA_VISIBLE_DEVICES"] = str(gpu)
+        os.environ["CUDA_VISIBLE_DEVICES"] = visible(gpu)
     import tensorflow as tf
 
     tf.get_logger().setLevel("ERROR")  # else it warns that each stack is traced anew, which is meant
@@ -46,11 +48,33 @@ def start(gpu: int | None = None, stacks: int = 1, cores: int | None = None) -> 
     # This pass regroups sums by what else a graph computes, so that a recorded training would differ from an unrecorded
     # one in the last bit.
     tf.config.optimizer.set_experimental_options({"arithmetic_optimization": False})
-    there = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    there = cores_there()
     cores = min(cores or there, there)
     workers = 1 if has_gpu else max(1, min(stacks, cores))
     tf.config.threading.set_intra_op_parallelism_threads(cores // workers)
     return workers
+
+
+def visible(gpu: int) -> str:
+    """What CUDA calls a GPU, by its index among those that CUDA_VISIBLE_DEVICES leaves the process: a Slurm job's first
+    may be the node's fourth.
+    """
+    left = [name for name in os.environ.get("CUDA_VISIBLE_DEVICES", "").split(",") if name.strip()]
+    return left[gpu] if gpu < len(left) else str(gpu)
+
+
+def cores_there() -> int:
+    """How many cores the process may use: those that it may run on, and no more than CORES in the environment or the
+    Slurm job has, which may not keep it from others.
+    """
+    there = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    for name in ("CORES", "SLURM_CPUS_PER_TASK"):
+        if text := os.environ.get(name):
+            try:
+                there = min(there, int(COUNT(text)))
+            except argparse.ArgumentTypeError as error:
+                refuse(f"{name}={error}; give one in the environment, or leave it out")
+    return there
 
 
 def temporary_folder() -> Path:

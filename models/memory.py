@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from command_line import refuse
+from command_line import WHOLE, refuse
 from datasets import Dataset
 from models import protocols
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 GIB = 2**30
 SHARE = 0.25  # of the machine's memory, by default
+JOB_SHARE = 0.75  # of a Slurm job's, which is for it alone
 TENSORFLOW = 0.55 * GIB  # the process itself
 COPIES_OF_ROWS = 4  # of a stack's rows: NumPy's, TensorFlow's, and those of the concatenation
 BYTES_PER_ROW = 80  # and replica: weights, hits, what is made of them
@@ -30,20 +31,55 @@ BYTES_PER_PAIR = 16  # of rows of a class: their similarity, and what it is made
 BYTES_PER_UNIT_AND_ROW = 8  # activations while accuracies are computed
 RECORDED_BYTES_PER_PARAMETER = 24  # of the last layer, a step
 MAPPED = 2 * GIB  # the address space that TensorFlow maps besides
-CGROUP = Path("/sys/fs/cgroup/memory.max")
+MIB = 2**20  # in which Slurm tells a job's memory
+CGROUPS, OWN_CGROUPS = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
 
 
 def default_limit() -> float:
-    """A quarter of the machine's memory, or of its container's where that is less, in bytes.
+    """A quarter of the machine's memory, or of its container's where that is less, in bytes; in a Slurm job with a
+    limit, three quarters of that.
 
     Less where `ulimit -v` leaves less.
     """
-    whole = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
+    whole = min([os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"), *control_groups()])
+    job = slurm_job()
+    share = JOB_SHARE * min(job, whole) if job else SHARE * whole
+    return min(share, address_space() - MAPPED)
+
+
+def slurm_job() -> int:
+    """The memory that a Slurm job has on this machine, in bytes, as its environment says; 0: no job, or no limit."""
+    said = {
+        name: int(os.environ[f"SLURM_{name}"])
+        for name in ("MEM_PER_NODE", "MEM_PER_CPU", "CPUS_ON_NODE", "CPUS_PER_TASK")
+        if WHOLE.fullmatch(os.environ.get(f"SLURM_{name}", ""))
+    }
+    cpus = said.get("CPUS_ON_NODE") or said.get("CPUS_PER_TASK", 1)
+    return MIB * (said.get("MEM_PER_NODE") or said.get("MEM_PER_CPU", 0) * cpus)
+
+
+def control_groups() -> list[int]:
+    """What the control groups that the process is in may use of memory, in bytes: its container's, its job's, and those
+    that these are in. Of both versions of Linux' interface.
+    """
+    tops = {"": (CGROUPS, "memory.max"), "memory": (CGROUPS / "memory", "memory.limit_in_bytes")}
+    places = [top / name for top, name in tops.values()]
     try:
-        whole.append(int(CGROUP.read_text(encoding="ascii")))
-    except (OSError, ValueError):  # no container, or one without a limit ("max")
-        pass
-    return min(SHARE * min(whole), address_space() - MAPPED)
+        own = [line.split(":", 2) for line in OWN_CGROUPS.read_text(encoding="utf-8").splitlines()]
+    except OSError:  # no Linux
+        own = []
+    for _, controllers, path in own:
+        if controllers in tops:
+            top, name = tops[controllers]
+            inside = Path(path.lstrip("/"))
+            places += [top / folder / name for folder in (inside, *inside.parents)]
+    found = []
+    for place in places:
+        try:
+            found.append(int(place.read_text(encoding="ascii")))
+        except (OSError, ValueError):  # none, or one without a limit ("max")
+            pass
+    return found
 
 
 def address_space() -> float:

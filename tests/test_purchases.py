@@ -76,8 +76,8 @@ def test_every_script_takes_the_papers_file(place):
     chosen = place.succeed("python3", "choose_shapings.py", *SHORT, "--epochs", "1", **subtask)
     assert "purchases has no held-out rows" in chosen.stderr and chosen.stdout.splitlines()[0] == "undefended"
     sweep = {"NETWORKS": "lr", "SHAPINGS": "undefended", "TARGETS": 2, "TOTTASKS": 2}
-    assert "2 task scripts" in place.succeed("./do_tpoisoning.sh", "purchases", "oneshot", **sweep).stdout
-    task = (place.suite / "purchases-net-0-tpoisoning-one-1-of-2.sh").read_text()
+    assert "2 tasks" in place.succeed("./do_tpoisoning.sh", "purchases", "oneshot", **sweep).stdout
+    task = (place.suite / "purchases-tpoisoning-one-tasks.tsv").read_text().splitlines()[0]
     assert "attack_targets.py" in task and "--dataset purchases " in task and "purchases-cj" not in task
     place.succeed("python3", "report.py")
     check_names(place)

@@ -8,7 +8,7 @@ import subprocess
 import sys
 
 import pytest
-from conftest import REPOSITORY, copied_suite, refused
+from conftest import REPOSITORY, Workplace, copied_suite, refused
 
 from poisons import shafahi
 
@@ -142,6 +142,12 @@ def test_data_sets_that_cannot_be_poisoned_are_refused(dataset, attacks, named, 
         ("TOTTASKS", "0"),
         ("TOTPROCS", "two"),
         ("CPUS", "-1"),
+        ("GPUS", "2"),
+        ("SCRIPTS", "yes"),
+        ("TIME_LIMIT", "soon"),
+        ("MEMORY", "4 GB"),
+        ("THROTTLE", "0"),
+        ("SBATCH_EXTRA", "--account=me long"),
         ("STOP", "yes"),
     ],
 )
@@ -153,9 +159,10 @@ def test_wrong_settings_of_the_targeted_sweep_are_refused(setting, value, workpl
         "MODELS": REPOSITORY / "models",
         setting: value,
     }
-    before = set(REPOSITORY.glob("*-tpoisoning-*.sh"))
-    refused(workplace.run("./do_tpoisoning.sh", "purchases", "oneshot", **settings))
-    assert not workplace.results.exists() and set(REPOSITORY.glob("*-tpoisoning-*.sh")) == before
+    before = set(REPOSITORY.glob("*-tpoisoning-*"))
+    line = refused(workplace.run("./do_tpoisoning.sh", "purchases", "oneshot", **settings))
+    assert all(word in line for word in value.split()[-1:])
+    assert not workplace.results.exists() and set(REPOSITORY.glob("*-tpoisoning-*")) == before
 
 
 @pytest.mark.parametrize(
@@ -211,6 +218,9 @@ MATRIX = {
         ({"SEEDS": " "}, "SEEDS: empty"),
         ({"RETRAIN": "yes"}, "RETRAIN=yes"),
         ({"CPUS": "0"}, "CPUS=0"),
+        ({"GPUS": "2"}, "GPUS=2"),
+        ({"SCRIPTS": "yes"}, "SCRIPTS=yes"),
+        ({"SHAPINGS": "undefended tight"}, "--shaping"),
         ({"EPOCHS": "none"}, "EPOCHS=none"),
         ({"TOTPROCS": "two"}, "TOTPROCS=two"),
         ({"SEEDS": "-3"}, "--seed"),
@@ -235,6 +245,10 @@ def test_wrong_settings_of_the_matrix_are_refused(settings, named, write, workpl
         ({"WRITE": "1", "STAGES": ""}, "STAGES=oblivious"),  # the subtask's, all of them
         ({"WRITE": "yes"}, "WRITE=yes"),
         ({"TOTPROCS": "2"}, "WRITE=1"),
+        ({"WRITE": "1", "TIME_LIMIT": "soon"}, "--time-limit soon"),
+        ({"WRITE": "1", "MEMORY": "much"}, "--memory much"),
+        ({"WRITE": "1", "THROTTLE": "0"}, "--throttle"),
+        ({"WRITE": "1", "SBATCH_EXTRA": "-p long"}, "--sbatch-extra -p"),
     ],
 )
 def test_tasks_of_the_matrix_are_written_one_stage_at_a_time(settings, named, workplace):
@@ -254,6 +268,8 @@ with open(os.environ["CALLS"], "a") as calls:
     calls.write(json.dumps(words) + "\\n")
 if os.environ.get("FAILS") == words[0]:
     sys.exit("error: wanted")
+if "--missing" in words and "MISSING" in os.environ:
+    print("vanilla_net")
 if words[0] == "choose_shapings.py":
     print("4", "clip:1@5,phuber:2", sep="\\n")
 if words[0] == "transfer.py":
@@ -307,6 +323,8 @@ CRAFT = "-m poisons --dataset mine --sets a:1 b:2 --against"
 TRANSFER = f"transfer.py {MODEL} --shaping {CHOSEN} --poison {files_of('a:1 b:2', CHOSEN)}"
 PRICE = f"price.py --dataset mine --shaping {CHOSEN}"
 TRAINING = f"train.py {MODEL} --gpu 0 --epochs 3 --poison"
+BASELINE = f"train.py {MODEL} --gpu 0"
+CHECK = f"{BASELINE} --epochs 3 --shaping undefended 4 --check"
 POISONS = {seed: f"-m poisons --dataset mine --sets none flips:0.1 --seed {seed}" for seed in (1, 2)}
 STRONGEST = files_of("b:2", CHOSEN)
 MEASURING = TRAINING.replace("--poison", "--strongest --poison")
@@ -321,8 +339,9 @@ def test_the_stages_of_the_matrix_run_one_after_the_other(matrix):
     ]
     crafting = [CHOOSE, *(f"{CRAFT} {shaping}" for shaping in CHOSEN.split())]
     assert done.returncode == 0, done.stderr
-    calls[5:7] = sorted(calls[5:7])  # side by side
-    assert calls == [*oblivious[0], *oblivious[1], *crafting, f"{CRAFT} {CHOSEN}", PRICE, TRANSFER, TRANSFER, *FINAL]
+    calls[6:8] = sorted(calls[6:8])  # side by side
+    rest = [*oblivious[1], *crafting, f"{CRAFT} {CHOSEN}", PRICE, TRANSFER, TRANSFER, *FINAL]
+    assert calls == [CHECK, *oblivious[0], *rest]
     _, calls = matrix.stages("final", RETRAIN="1", SEEDS="1")
     assert calls[-1] == FINAL[0].replace(" --strongest", " --retrain --strongest")
     assert matrix.stages("final")[1] == [CHOOSE, f"{CRAFT} {CHOSEN}", TRANSFER, *FINAL]
@@ -334,7 +353,7 @@ def test_the_stages_of_the_matrix_run_one_after_the_other(matrix):
     [
         (
             "oblivious",
-            [POISONS[1], POISONS[2], f"train.py {MODEL} --gpu 0"],
+            [CHECK, POISONS[1], POISONS[2], f"{BASELINE} --missing"],
             [
                 f"{TRAINING} {file} --seed {seed} --shaping undefended 4"
                 for seed in (1, 2)
@@ -350,22 +369,40 @@ def test_the_stages_of_the_matrix_run_one_after_the_other(matrix):
 def test_a_stage_of_the_matrix_is_written_as_tasks(stage, before, tasks, following, matrix):
     done, calls = matrix.stages(stage, WRITE="1", SHAPING_FILE="my shapings.py")
     assert done.returncode == 0 and calls == before, done.stderr
-    scripts = [f"mine-matrix-{stage}-{number}-of-{len(tasks)}.sh" for number in range(1, len(tasks) + 1)]
-    array = f"mine-matrix-{stage}-array.sh"
-    assert {path.name for path in matrix.folder.glob("mine-matrix-*")} == {*scripts, array}
+    name = f"mine-matrix-{stage}"
+    array, listed = f"{name}-array.sh", f"{name}-tasks.tsv"
+    assert {path.name for path in matrix.folder.glob("mine-matrix-*")} == {array, listed}
     assert f"sbatch {array}" in done.stdout and (following is None) == ("then" not in done.stdout)
     assert following is None or f"WRITE=1 STAGES={following} ./compare_shapings.sh mine 0" in done.stdout
-    texts = [(matrix.folder / script).read_text() for script in (*scripts, array)]
-    assert all("#SBATCH --requeue\n#SBATCH --open-mode=append\n" in text for text in texts)
-    assert all("export SHAPING_FILE='my shapings.py'\n" in text for text in texts[:-1])
+    assert "export SHAPING_FILE='my shapings.py'\n" in (matrix.folder / array).read_text()
+    lines = [line.split("\t") for line in (matrix.folder / listed).read_text().splitlines()]
+    assert [line[0] for line in lines] == [f"{name}-{number}-of-{len(tasks)}" for number in range(1, len(tasks) + 1)]
     if shutil.which("shellcheck"):
-        assert subprocess.run(["shellcheck", *scripts, array], cwd=matrix.folder).returncode == 0
+        assert subprocess.run(["shellcheck", array], cwd=matrix.folder).returncode == 0
     for number, task in enumerate(tasks, 1):
-        assert matrix.run(f"./{scripts[number - 1]}")[1] == [task] == matrix.run(f"./{array}", str(number))[1]
+        assert matrix.run(f"./{array}", str(number))[1] == [task]
     assert matrix.run(f"./{array}")[1] == tasks
     _, calls = matrix.stages(stage, WRITE="1", TOTPROCS="1", SEEDS="2")  # with TOTPROCS they run at once
     fewer = [task for task in tasks if "--seed 1 " not in task]
-    assert calls[-len(fewer) :] == fewer and len(list(matrix.folder.glob("mine-matrix-*"))) == len(fewer) + 1
+    assert calls[-len(fewer) :] == fewer
+    assert len((matrix.folder / listed).read_text().splitlines()) == len(fewer)
+
+
+def test_a_stage_of_the_matrix_is_written_as_the_settings_for_slurm_say(matrix):
+    done, calls = matrix.stages("oblivious", WRITE="1", SCRIPTS="1", GPUS="1", THROTTLE="2", MISSING="1", SEEDS="1")
+    assert done.returncode == 0 and f"{BASELINE} --missing" in calls and BASELINE not in calls, done.stderr
+    names = [f"mine-matrix-oblivious-{end}" for end in ("1-of-2.sh", "2-of-2.sh", "array.sh", "models.sh", "tasks.tsv")]
+    assert sorted(path.name for path in matrix.folder.glob("mine-matrix-*")) == names
+    assert "#SBATCH --array=1-2%2\n" in (matrix.folder / names[2]).read_text()
+    texts = [(matrix.folder / name).read_text() for name in names[:4]]
+    assert all("#SBATCH --gres=gpu:1\n" in text for text in texts)
+    tasks = [f"{TRAINING} {file} --seed 1 --shaping undefended 4" for file in ("none", files_of("flips:0.1", "1"))]
+    assert [matrix.run(f"./{name}")[1] for name in names[:2]] == [[task] for task in tasks]
+    assert matrix.run(f"./{names[3]}")[1] == [BASELINE] and matrix.run(f"./{names[2]}")[1] == [BASELINE, *tasks]
+    _, calls = matrix.run("./compare_shapings.sh", "mine", "3", STAGES="oblivious", WRITE="1", GPUS="1", SEEDS="1")
+    assert f"{BASELINE} --missing" in calls and not (matrix.folder / names[3]).exists()  # a job's only one is its first
+    _, calls = matrix.run("./compare_shapings.sh", "mine", "3", STAGES="oblivious", WRITE="1", SEEDS="1")
+    assert f"{BASELINE[:-1]}3 --missing" in calls
 
 
 def test_targets_are_attacked_under_each_chosen_shaping(matrix):
@@ -374,7 +411,8 @@ def test_targets_are_attacked_under_each_chosen_shaping(matrix):
     calls = [f"attack_targets.py {model} --gpu 0 {attack} --epochs 3 --shaping {shaping}" for shaping in CHOSEN.split()]
     settings = {"SHAPINGS": "", "NETWORK": "", "TARGETS": "3", "RADIUS": "1.5"}
     run = ("./compare_shapings.sh", "purchases", "0")
-    assert matrix.run(*run, **settings)[1] == [f"choose_shapings.py {model}", *calls]
+    check = calls[0].removesuffix("4") + f"{CHOSEN} --check"
+    assert matrix.run(*run, **settings)[1] == [f"choose_shapings.py {model}", check, *calls]
     words = attack.split()  # what the matrix takes, and no other budget
     dosed = {
         name: float(words[words.index(f"--{name.replace('_', '-')}") + 1])
@@ -382,7 +420,7 @@ def test_targets_are_attacked_under_each_chosen_shaping(matrix):
     }
     assert dosed == {name: getattr(shafahi.DOSED, name) for name in dosed}
     done, before = matrix.run(*run, **settings, WRITE="1")
-    assert done.returncode == 0 and len(before) == 1 and "then" not in done.stdout
+    assert done.returncode == 0 and len(before) == 2 and "then" not in done.stdout
     assert matrix.run("./purchases-matrix-targeted-array.sh")[1] == calls
 
 
@@ -397,34 +435,42 @@ def test_a_matrix_ends_where_a_command_fails(command, write, matrix):
         assert bool(list(matrix.folder.glob(f"mine-matrix-{stage}-*"))) == bool(write and not failed)
 
 
-@pytest.mark.parametrize(
-    ("options", "text", "named"),
-    [
-        (["--name", "my tasks"], "net\tone\ttrue\n", "--name my tasks"),
-        (["--name", "../tasks"], "net\tone\ttrue\n", "--name ../tasks"),
-        (["--cpus", "0"], "net\tone\ttrue\n", "--cpus"),
-        (["--run", "two"], "net\tone\ttrue\n", "--run"),
-        ([], "", "standard input: no tasks"),
-        ([], "net\tone\ttrue\nnet\tone\n", "line 2"),
-        ([], "net\tone\t\n", "line 1"),
-        ([], "../net\tone\ttrue\n", "line 1"),
-    ],
-)
-def test_what_is_no_task_is_not_written(options, text, named, tmp_path):
-    words = [sys.executable, REPOSITORY / "write_tasks.py", "--name", "tasks", "--of", "it", "--by", "me", *options]
-    assert named in refused(subprocess.run(words, input=text, cwd=tmp_path, capture_output=True, text=True))
-    assert not list(tmp_path.iterdir())
+def test_what_is_missing_is_trained_by_a_first_job_and_not_where_tasks_are_written(workplace, tmp_path):
+    place = Workplace(tmp_path, copied_suite(tmp_path))
+    short = {"NETWORKS": "lr", "SHAPINGS": "4 phuber:2", "TARGETS": 150, "TOTTASKS": 2, "RATE": "0.02", "GPU": 1}
+    name, model = "purchases-tpoisoning-one", "--dataset purchases --network lr --gpu 1"
+    done = place.succeed("./do_tpoisoning.sh", "purchases", "oneshot", **short)
+    line = f"sbatch --dependency=afterok:$(sbatch --parsable {name}-models.sh) {name}-array.sh "
+    assert line in done.stdout and "4 tasks" in done.stdout
+    assert not place.models.exists() and not place.results.exists()
+    commands = (place.suite / f"{name}-models.sh").read_text().splitlines()[-3:]
+    assert commands[:2] == [
+        f'"$PYTHON" train.py {model}',
+        f'"$PYTHON" train.py {model} --shaping 4 phuber:2 --learning-rate 0.02',
+    ]
+    assert commands[2].startswith('"$PYTHON" attack_targets.py') and commands[2].endswith(" --list > /dev/null")
+    tasks = (place.suite / f"{name}-tasks.tsv").read_text().splitlines()
+    assert len(tasks) == 4 and all("--gpu 1 " in task for task in tasks)
+    shutil.copytree(REPOSITORY / "models/purchases-cj", place.models / "purchases-cj")
+    kept = {**short, "SHAPINGS": "undefended 4", "RATE": "", "GPUS": 1}  # a job's GPU is its first
+    line = refused(place.run("./do_tpoisoning.sh", "purchases", "oneshot", **kept))  # where they can be asked
+    assert re.match(r"error: --targets 150: \d+ test rows of class 3 are classified correctly; ask for \d+", line)
+    assert (place.suite / f"{name}-models.sh").exists()
+    place.succeed("./do_tpoisoning.sh", "purchases", "oneshot", **{**kept, "TARGETS": 2})
+    assert not (place.suite / f"{name}-models.sh").exists()
+    assert "--gpu 0 " in (place.suite / f"{name}-tasks.tsv").read_text()
 
 
 @pytest.mark.slow
-def test_task_scripts_run_as_they_are(workplace, tmp_path):
+def test_tasks_run_as_they_are(workplace, tmp_path):
     suite, processes = (
         copied_suite(tmp_path),
         {"NETWORKS": "lr", "SHAPINGS": "undefended 4", "TARGETS": 4, "POISONS": 2, "EPOCHS": 3, "TOTTASKS": 2},
     )
     environment = {
         **workplace.environment,
-        "MODELS": str(suite / "models"),
+        "MODELS": str(tmp_path / "models"),
+        "SCRIPTS": "1",
         **{name: str(value) for name, value in processes.items()},
     }
 
@@ -433,31 +479,37 @@ def test_task_scripts_run_as_they_are(workplace, tmp_path):
         assert done.returncode == 0, done.stderr
         return done
 
-    assert "4 task scripts" in call("./do_tpoisoning.sh", "purchases", "multipoison").stdout
+    undefended = "models/purchases-cj/vanilla_lr_100_100_0.04"
+    shutil.copytree(REPOSITORY / undefended, tmp_path / undefended)
+    call("./do_tpoisoning.sh", "purchases", "multipoison")
     scripts = sorted(path.name for path in suite.glob("purchases-*.sh"))
     assert scripts == [f"purchases-net-{net}-tpoisoning-multi-{task}-of-2.sh" for net in (0, 1) for task in (1, 2)] + [
-        "purchases-tpoisoning-multi-array.sh"
+        "purchases-tpoisoning-multi-array.sh",
+        "purchases-tpoisoning-multi-models.sh",
     ]
+    array = scripts[-2]
     if shutil.which("shellcheck"):
         call("shellcheck", *scripts)
+    call(f"./{scripts[-1]}")
+    assert len(list(workplace.models.glob("purchases-cj/*/config.json"))) == 2
     call(f"./{scripts[0]}")
     done = {path.name: path.read_bytes() for path in workplace.results.rglob("attack_w_*.csv")}
     assert len(done) == 2  # the first and the third target of the undefended model
-    call(f"./{scripts[-1]}", "4")
+    call(f"./{array}", "4")
     environment["TOTPROCS"] = "2"
-    assert call(f"./{scripts[-1]}").stderr.count("finished before") == 4
+    assert call(f"./{array}").stderr.count("finished before") == 4
     found = list(workplace.results.rglob("attack_w_*.csv"))
     assert len(found) == 8 and all(
         done.get(path.name, b"") == path.read_bytes()
         for path in found
         if path.parents[1].name.startswith("van") and path.name in done
     )
-    refused(subprocess.run([f"./{scripts[-1]}", "5"], cwd=suite, env=environment, capture_output=True, text=True))
-    environment["TOTTASKS"], environment["TOTPROCS"] = "1", "1"
+    refused(subprocess.run([f"./{array}", "5"], cwd=suite, env=environment, capture_output=True, text=True))
+    environment["TOTTASKS"], environment["TOTPROCS"], environment["SCRIPTS"] = "1", "1", ""
     assert (
         call("./do_tpoisoning.sh", "purchases", "multipoison").stderr.count("finished before") == 8
     )  # with TOTPROCS they run at once
-    assert len(list(suite.glob("purchases-net-*.sh"))) == 2
+    assert [path.name for path in suite.glob("purchases-*.sh")] == [array]
 
 
 @pytest.mark.slow
