@@ -2,7 +2,8 @@
 started for the test and stopped after it.
 
 A task that is killed and requeued in the middle of its work, or lost, loses nothing and does nothing twice, and the
-results have the bytes of a run without Slurm.
+results have the bytes of a run without Slurm. What settings ask of Slurm is what it gives, seen by tasks that say what
+they have.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import copied_suite
+from conftest import REPOSITORY, copied_suite
 
 from results import cells
 
@@ -54,8 +55,10 @@ MATRIX = {
     "CPUS": 1,
 }
 # what else the scripts take from the environment
-OTHERS = ("RESULTS", "MODELS", "SHAPING_FILE", "RATE", "RETRAIN", "WRITE", "TOTPROCS", "CORES")
-ARRAY, TASK = "purchases-tpoisoning-one-array.sh", "purchases-net-1-tpoisoning-one-2-of-2.sh"
+OTHERS = ("RESULTS", "MODELS", "SHAPING_FILE", "RATE", "RETRAIN", "WRITE", "TOTPROCS", "CORES", "CUDA")
+NAME, TASK = "purchases-tpoisoning-one", "purchases-net-1-tpoisoning-one-2-of-2.sh"
+ARRAY = f"{NAME}-array.sh"
+CLEAN = "vanilla_lr_100_100_0.04"
 
 CONFIGURATION = """\
 ClusterName=test
@@ -79,8 +82,10 @@ SchedulerParameters=batch_sched_delay=0,sched_min_interval=0,sched_interval=1,bf
 ReturnToService=2
 KillWait=2
 MinJobAge=3600
-NodeName={host} NodeAddr=127.0.0.1 CPUs=2
+GresTypes=gpu
+NodeName={host} NodeAddr=127.0.0.1 CPUs=2 RealMemory=4000 Gres=gpu:2
 PartitionName=debug Nodes={host} Default=YES
+PartitionName=long Nodes={host}
 # a requeued job starts again when its credential has expired, by default after two minutes; ended ones are remembered
 """
 
@@ -136,6 +141,8 @@ class Slurm:
             "node_port": node_port,
         }
         (self.folder / "slurm.conf").write_text(CONFIGURATION.format(**settings))
+        # Slurm does not look at what it hands out
+        (self.folder / "gres.conf").write_text("Name=gpu File=/dev/null\nName=gpu File=/dev/zero\n")
         files = {"key-file": "key", "socket": "socket", "pid-file": "pid", "log-file": "log", "seed-file": "seed"}
         self.daemon("munged", "--foreground", *(f"--{option}={munge / name}" for option, name in files.items()))
         munged = self.daemons[0]
@@ -190,6 +197,14 @@ class Slurm:
     def submit(self, suite: Path, script: str, *options: str) -> str:
         """The number of the job that sbatch makes of a script."""
         return self.call("sbatch", "--parsable", *options, script, cwd=suite).stdout.strip()
+
+    def submit_as_said(self, suite: Path, said: str) -> tuple[str, str | None]:
+        """Give the shell the line with sbatch that a script printed; the number of the array, and of its first job."""
+        line = re.search(r"^    (sbatch .*?\.sh)  +on a Slurm cluster", said, re.MULTILINE)[1]
+        job = self.call("bash", "-c", line, cwd=suite).stdout.split()[-1]
+        shown = self.call("scontrol", "--oneliner", "show", "job", job).stdout
+        first = re.search(r" Dependency=afterok:(\d+)", shown)
+        return job, first[1] if first else None
 
     def state(self, task: str) -> str:
         """What a task of a job array is at, e.g. RUNNING."""
@@ -272,20 +287,29 @@ WITH_SLURM = pytest.mark.skipif(
 @WITH_SLURM
 def test_a_requeued_job_array_has_the_results_of_a_run_without_slurm(slurm, tmp_path):
     suite, results, others = copied_suite(tmp_path), tmp_path / "results", tmp_path / "others"
-    slurm.call("./do_tpoisoning.sh", "purchases", "oneshot", cwd=suite, RESULTS=results, **SETTINGS)
-    for script in (ARRAY, TASK):
+    models, own = suite / "models/purchases-cj", {"RESULTS": results, "MODELS": tmp_path / "models"}
+    clean = own["MODELS"] / models.name
+    shutil.copytree(models / CLEAN, clean / CLEAN)  # the other one is missing
+    sweep = ("./do_tpoisoning.sh", "purchases", "oneshot")
+    said_first = slurm.call(*sweep, cwd=suite, SCRIPTS=1, **own, **SETTINGS).stdout
+    for script in (ARRAY, TASK, f"{NAME}-models.sh"):
         slurm.call("sbatch", "--test-only", script, cwd=suite)
     assert slurm.queue() == [] and not list((suite / "logs").iterdir())
+    assert [path.name for path in clean.iterdir()] == [CLEAN] and not results.exists()
 
-    job = slurm.submit(suite, ARRAY)
+    job, first = slurm.submit_as_said(suite, said_first)
     numbers = [str(number) for number in range(1, MODELS * TASKS + 1)]
-    logs = {number: suite / "logs" / f"{ARRAY[: -len('.sh')]}-{number}.log" for number in numbers}
+    logs = {number: suite / "logs" / f"{NAME}-{job}_{number}.log" for number in numbers}
     wait_for(
         lambda: logs["1"].exists() and said(logs["1"].read_text()),
         120,
         "the first target of the first task",
         pause=0.05,
     )
+    log = (suite / "logs" / f"{NAME}-models-{first}.log").read_text()
+    assert "dp_lr" in log and "vanilla" not in log and slurm.state(first) == "COMPLETED"
+    trained_models = {path: path.stat().st_mtime_ns for path in clean.glob("*/config.json")}
+    assert len(trained_models) == MODELS
     slurm.call("scontrol", "requeue", f"{job}_1")
     kept = written(results)
     tasks, texts = slurm.end(job), {number: log.read_text() for number, log in logs.items()}
@@ -301,14 +325,19 @@ def test_a_requeued_job_array_has_the_results_of_a_run_without_slurm(slurm, tmp_
     ours, times = finished(results), written(results)
     assert kept and kept.items() <= times.items()
 
-    again = slurm.submit(suite, ARRAY, "--array=1")
+    again, alone = slurm.submit(suite, ARRAY, "--array=1"), slurm.submit(suite, TASK)  # a script of the paper's names
     assert {number: task["JobState"] for number, task in slurm.end(again).items()} == {"1": "COMPLETED"}
-    assert said(logs["1"].read_text()[len(texts["1"]) :]) == before
+    assert said((suite / "logs" / f"{NAME}-{again}_1.log").read_text()) == before
+    assert slurm.state(alone) == "COMPLETED"
+    assert said((suite / "logs" / f"{Path(TASK).stem}-{alone}.log").read_text()) == before
+    assert {number: log.read_text() for number, log in logs.items()} == texts  # each job has a log of its own
     assert finished(results) == ours and written(results) == times
+    assert {path: path.stat().st_mtime_ns for path in clean.glob("*/config.json")} == trained_models
 
     shutil.rmtree(suite / "datasets/poisons/targeted")  # to be crafted again
-    slurm.call("./do_tpoisoning.sh", "purchases", "oneshot", cwd=suite, RESULTS=others, **SETTINGS)
-    slurm.call(f"./{ARRAY}", cwd=suite, TOTPROCS=1)
+    others_own = {**own, "RESULTS": others}
+    assert "dependency" not in slurm.call(*sweep, cwd=suite, **others_own, **SETTINGS).stdout  # no model is missing
+    slurm.call(f"./{ARRAY}", cwd=suite, TOTPROCS=2)
     assert finished(others) == ours and finished(results) == ours
 
 
@@ -332,12 +361,9 @@ def test_a_matrix_that_lost_tasks_has_the_results_of_a_run_without_slurm(slurm, 
     suite, results, others = copied_suite(tmp_path), tmp_path / "results", tmp_path / "others"
     slurm.call("./compare_shapings.sh", "subtask", "0", cwd=suite, RESULTS=results, WRITE=1, **MATRIX)
     array, numbers = "subtask-matrix-oblivious-array.sh", ["1", "2", "3", "4"]
-    for script in (array, "subtask-matrix-oblivious-4-of-4.sh"):
-        slurm.call("sbatch", "--test-only", script, cwd=suite)
-
     job = slurm.submit(suite, array)  # two at a time
     slurm.call("scancel", f"{job}_4")  # before it starts
-    logs = {number: suite / "logs" / f"{Path(array).stem}-{number}.log" for number in numbers}
+    logs = {number: suite / "logs" / f"subtask-matrix-oblivious-{job}_{number}.log" for number in numbers}
     speaks = {number: lambda log=log: log.exists() and log.stat().st_size for number, log in logs.items()}
     wait_for(speaks["1"], 60, "the first task", pause=0.02)  # a signal to a script that is being started can be lost
     slurm.call("scancel", f"{job}_1")  # before it has trained
@@ -352,6 +378,7 @@ def test_a_matrix_that_lost_tasks_has_the_results_of_a_run_without_slurm(slurm, 
 
     again = slurm.submit(suite, array)
     assert {task["JobState"] for task in slurm.end(again).values()} == {"COMPLETED"}
+    logs = {number: suite / "logs" / f"subtask-matrix-oblivious-{again}_{number}.log" for number in numbers}
     before = {number: "2 trainings finished before" in log.read_text() for number, log in logs.items()}
     assert before == {"1": False, "2": True, "3": True, "4": False}
     ours = trained(results)
@@ -359,3 +386,64 @@ def test_a_matrix_that_lost_tasks_has_the_results_of_a_run_without_slurm(slurm, 
 
     slurm.call("./compare_shapings.sh", "subtask", "0", cwd=suite, RESULTS=others, **MATRIX)
     assert trained(others) == ours
+
+
+SAYS = """\
+import os
+from models import device, memory
+seen = os.environ.get("CUDA_VISIBLE_DEVICES", "none")
+print(round(memory.default_limit() / 2**20), device.cores_there(), seen, device.visible(0), flush=True)
+"""
+ALONE = "mkdir here || exit 9; sleep 1; rmdir here"  # fails where another task is at it
+ASKED = ("--throttle=1", "--time-limit=3:00", "--memory=600M", "--gpus=1", "--cpus=1")
+EXTRA = "--sbatch-extra=--partition=long --comment=mine"
+
+
+def listed(slurm: Slurm, folder: Path, commands: list[str], *options: str) -> str:
+    """Have tasks written into a folder; returns what was said."""
+    lines = "".join(f"task\tit\t{command}\n" for command in commands)
+    words = [sys.executable, REPOSITORY / "write_tasks.py", "--name", "demo", "--of", "it", "--by", "me", *options]
+    done = subprocess.run(words, input=lines, cwd=folder, env=slurm.environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def logged(folder: Path) -> dict[str, str]:
+    """What jobs have said, by the names of their logs."""
+    return {path.name: path.read_text() for path in (folder / "logs").iterdir()}
+
+
+@pytest.mark.slow
+@WITH_SLURM
+def test_slurm_gives_tasks_what_the_settings_ask_for_after_the_first_job(slurm, tmp_path):
+    (tmp_path / "says.py").write_text(SAYS)
+    says = f"test -e models && PYTHONPATH={REPOSITORY} {sys.executable} says.py && {ALONE}"
+    first = "sleep 2; touch models"
+    job, models = slurm.submit_as_said(tmp_path, listed(slurm, tmp_path, [says] * 3, *ASKED, EXTRA, "--first", first))
+    alone = slurm.call("scontrol", "--oneliner", "show", "job", models).stdout
+    ended = slurm.end(job)
+    assert {number: task["JobState"] for number, task in ended.items()} == dict.fromkeys("123", "COMPLETED"), logged(
+        tmp_path
+    )
+    assert {task["ArrayTaskThrottle"] for task in ended.values() if "ArrayTaskThrottle" in task} <= {"1"}
+    expected = {"TimeLimit": "00:03:00", "MinMemoryNode": "600M", "Partition": "long", "Comment": "mine"}
+    shown = dict(word.split("=", 1) for word in alone.split() if "=" in word)
+    for task in (*ended.values(), shown):
+        assert {name: task.get(name) for name in expected} == expected
+    texts = logged(tmp_path)
+    assert set(texts) == {f"demo-models-{models}.log", *(f"demo-{job}_{number}.log" for number in "123")}
+    for number in "123":
+        assert texts[f"demo-{job}_{number}.log"] in [f"task-{number}-of-3: it\n450 1 {gpu} {gpu}\n" for gpu in "01"]
+
+    said = listed(slurm, tmp_path, [ALONE, ALONE], "--cpus=1", "--first", "exit 3")  # two at a time
+    job, models = slurm.submit_as_said(tmp_path, said)
+    wait_for(lambda: slurm.queue() == [], 30, "the array to be cancelled")
+    assert slurm.state(models) == "FAILED" and not [name for name in logged(tmp_path) if name.startswith(f"demo-{job}")]
+    job = slurm.submit(tmp_path, "demo-array.sh")
+    assert sorted(task["JobState"] for task in slurm.end(job).values()) == ["COMPLETED", "FAILED"]
+
+    job = slurm.submit(tmp_path, "demo-array.sh", "--hold")
+    listed(slurm, tmp_path, ["touch others"] * 2, "--cpus=1")
+    slurm.call("scontrol", "release", job)
+    assert {task["ExitCode"] for task in slurm.end(job).values()} == {"2:0"} and not (tmp_path / "others").exists()
+    assert all("not the one that this job was written with" in logged(tmp_path)[f"demo-{job}_{n}.log"] for n in "12")
