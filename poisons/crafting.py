@@ -200,7 +200,7 @@ def add_dataset(parser: Parser, default: str) -> None:
 def add_options(parser: Parser, options: Iterable[Option]) -> None:
     """Add an attack's options to a parser: those that take many values must be given, the others have a default."""
     for option in options:
-        given = {"nargs": "+", "required": True} if option.many else {"default": option.default}
+        given: dict[str, Any] = {"nargs": "+", "required": True} if option.many else {"default": option.default}
         default = "" if option.many or option.default is None else " (default: %(default)s)"
         parser.add_argument(
             option.flag,

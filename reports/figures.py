@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
@@ -32,7 +33,7 @@ class Figure:
 def draw_all(tables: dict[str, Table], results: Results) -> list[Figure]:
     """Draw every figure as results/figures/<name>.png and .pdf; one whose results are not there is deleted."""
     sweep = "tables/indiscriminate.csv; tables/seeds.csv"
-    drawings = [
+    drawings: list[tuple[Figure, Callable]] = [
         *(
             (Figure(f"indiscriminate_{attack}", claim, sweep), partial(draw_indiscriminate, attack))
             for attack, claim in SWEPT.items()

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 import jinja2
@@ -90,8 +91,9 @@ def write(cells: pd.DataFrame, rows: pd.DataFrame, verdicts: list[dict], version
         sections.append(Section(name, shown, lines, picture(shown, own, found)))
     sections.sort(key=lambda section: -len(section.columns))  # the largest first
     loader, strict = jinja2.FileSystemLoader(HERE), jinja2.StrictUndefined
-    blocks = {"trim_blocks": True, "lstrip_blocks": True}
-    environment = jinja2.Environment(loader=loader, autoescape=True, undefined=strict, **blocks)
+    environment = jinja2.Environment(
+        loader=loader, autoescape=True, undefined=strict, trim_blocks=True, lstrip_blocks=True
+    )
     environment.filters["breakable"] = breakable
     # which cannot end the script element that it stands in
     embedded = json.dumps(details, separators=(",", ":"), ensure_ascii=False, allow_nan=False).replace("<", "\\u003c")
@@ -173,7 +175,12 @@ def cell_detail(shaping: str, column: Column, cell) -> dict:
     title = f"{shaping}, " + ("clean rows" if column.group == CLEAN else f"against {column.text}")
     if cell is None:
         return {"title": title, "why": "Not run: the tables have no line for this cell."}
-    made = {"title": title, "facts": cell_facts(cell), "why": text(cell.why), "command": text(cell.command)}
+    made: dict[str, Any] = {
+        "title": title,
+        "facts": cell_facts(cell),
+        "why": text(cell.why),
+        "command": text(cell.command),
+    }
     made["sources"] = [[name, f"./{quote(name)}"] for name in text(cell.source).split("; ") if name]
     made["measure"] = f"final {cell.measure}"
     made["each"] = "target" if text(cell.attack) == shafahi.NAME else "seed"

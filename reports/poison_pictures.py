@@ -27,9 +27,9 @@ def draw(tables: dict[str, Table], results: Results):
     subtask, recorded = datasets.load("subtask"), tables["gradients"].find(analysis="tpoisoning", shaping="undefended")
     rows = []
     drawings = (watermarks, backdoors, label_flips, slabs, lambda _: targeted(recorded, results))
-    for kind, pictures in zip(KINDS, drawings):
+    for kind, draw_kind in zip(KINDS, drawings):
         with contextlib.suppress(Unreadable, LookupError, ValueError):  # not there, or of other shapes
-            rows.append((kind, pictures(subtask)))
+            rows.append((kind, draw_kind(subtask)))
     figure, axes = plotting.panels(COLUMNS, len(rows), 1.3, 1.55)
     for axis in axes.flat:
         axis.set_axis_off()

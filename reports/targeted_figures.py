@@ -110,7 +110,8 @@ def draw_needed(_: dict[str, Table], results: Results):
         axis.plot(counts[steps] + (place + 1) / (len(groups) + 1), shares[steps], **look | {"ls": "", "markevery": 1})
     axis.set(xlabel="poisons together, at most", ylabel="targets hit, %", ylim=(0, 104))
     plotting.whole_ticks(axis.xaxis)
-    plotting.legend_below(figure, *axis.get_legend_handles_labels(), fontsize=7)
+    handles, labels = axis.get_legend_handles_labels()
+    plotting.legend_below(figure, handles, labels, fontsize=7)
     targets = words.counted(groups.size(), "target")
     told = f"a line is of {targets}, one model of seed {layout.SEED} a shaping; marks are spread over their steps"
     plotting.note(figure, told)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from typing import Any
 
 from results import layout
 
@@ -39,7 +40,7 @@ def training(settings: dict) -> dict[str, str]:
     settings: as run.json holds them; those that are missing are left out.
     """
     poison = settings.get("poison") or {}
-    told = {
+    told: dict[str, tuple[dict, str, Callable[[Any], str]]] = {
         "attack": (settings, "attack", lambda name: ATTACKS.get(name, name)),
         "pairs": (poison, "task", lambda name: name.replace("_", " ")),
         "alpha": (poison, "alpha", "alpha {}".format),
