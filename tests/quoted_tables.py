@@ -1,70 +1,9 @@
-"""The tables of figures in the documents, line by line as the committed results have them (see test_quotes.py)."""
+"""The tables of figures in the documents, line by line, as the committed results have them."""
 
 from __future__ import annotations
 
-import functools
-import re
-from collections import defaultdict
-from decimal import ROUND_HALF_UP, Decimal
-
 import pandas as pd
-from conftest import REPOSITORY
-
-SUBTASK = "fashion_mnist_3_4.1.0"
-TABLES = defaultdict(list)  # document -> functions that make its tables
-
-
-def of(document: str):
-    """Says in which document the table stands that a function makes, its header first."""
-    return lambda make: TABLES[document].append(make) or make
-
-
-@functools.cache
-def read(name: str) -> pd.DataFrame:
-    """A table of results/tables by its name, or any CSV file by its path.
-
-    Mean gradients get their columns' names, and quantiles over single gradients the settings of their runs.
-    """
-    path = REPOSITORY / (name if name.endswith(".csv") else f"results/tables/{name}.csv")
-    if path.name == "mextracts_epoch.csv":
-        means = pd.read_csv(path, names=["clean_norm", "poison_norm"])
-        return means.assign(epoch=means.index + 1)
-    table = pd.read_csv(path, dtype={"shaping": str, "setting": str}, low_memory=False)
-    if path.name == "examples.csv":
-        runs = pd.read_csv(path.with_name("runs.csv"), dtype={"shaping": str})
-        runs = runs.rename(columns={"poison.alpha": "alpha", "poison.patch": "patch"})
-        return table.merge(runs[runs.columns.intersection(["run", "path", "network", "shaping", "alpha", "patch"])])
-    return table
-
-
-def row(table: pd.DataFrame, **values) -> pd.Series:
-    """The one row of a table that has these values."""
-    rows = table
-    for column, value in values.items():
-        rows = rows[rows[column].isna() if value is None else rows[column] == value]
-    assert len(rows) == 1, f"{len(rows)} rows with {values}"
-    return rows.iloc[0]
-
-
-def line(*cells: object) -> str:
-    return f"| {' | '.join(map(str, cells))} |"
-
-
-def written(number: float, form: str) -> str:
-    """A number of a table as a document has it: halves are rounded away from 0, as readers round them; no -0.0."""
-    fixed = re.fullmatch(r"[+]?,?[.](\d+)f", form)
-    if fixed:
-        number = Decimal(repr(round(float(number), 9))).quantize(Decimal(1).scaleb(-int(fixed[1])), ROUND_HALF_UP)
-    return re.sub(r"^-(?=[0.]+$)|(?<=e-)0", "", f"{number:{form}}")
-
-
-def beside(reached: float, published: float, form: str) -> str:
-    """What was reached, and in brackets what was published, if it was."""
-    return written(reached, form) + ("" if pd.isna(published) else f" ({written(published, form)})")
-
-
-def interval(middle: float, low: float, high: float, form: str) -> str:
-    return f"{written(middle, form)} ({written(low, form)} to {written(high, form)})"
+from quoted import SUBTASK, beside, line, of, read, row, written
 
 
 @of("results/README.md")
@@ -175,115 +114,6 @@ def minmax():
                    f"{slab.undefended_best_acc:.4f}")  # fmt: skip
 
 
-TARGETED = {  # as the tables about targeted poisons call each shaping, in their order
-    "undefended": "undefended", "clip 0.1": "0.1", "clip 1": "1", "clip 4": "4", "clip 4, noise 0.0025": "4:0.0025",
-    "`phuber:2`": "phuber:2", "`gce:0.7`": "gce:0.7", "`centered-clip:1`": "centered-clip:1",
-    "`phuber:2+clip:1`": "phuber:2+clip:1",
-}  # fmt: skip
-
-
-def dose_rows(rates=(0.04, 0.08)):
-    """Each shaping at each learning rate of the dose curves, with the rows of doses.csv and half_doses.csv."""
-    for name, shaping in TARGETED.items():
-        for rate in rates:
-            which = (
-                f"dataset == 'purchases-cj' and network == 'lr' and shaping == '{shaping}' and learning_rate == {rate}"
-            )
-            if len(read("doses").query(which)):
-                yield name, rate, read("doses").query(which), read("half_doses").query(which)
-
-
-def ratio_to_undefended(found: pd.Series) -> str:
-    """The ratio of half doses with its interval, and whether that lies beyond 1."""
-    if pd.isna(found.ratio):
-        return ""
-    if found.half_dose >= 20:  # four times the largest dose: none reached
-        return found.effect
-    sign = {"helps": " +", "harms": " -"}.get(found.effect, "")
-    return interval(found.ratio, found.ratio_low, found.ratio_high, ".2f") + sign
-
-
-@of("results/README.md")
-def doses():
-    radii = (1, 1.6, 2, 2.4, 2.8, 3.3, 4, 5)
-    yield line("shaping", "rate", *radii, "half fall at", "ratio to undefended")
-    for name, rate, curve, half in dose_rows():
-        hit = [row(curve, within=50, radius=float(radius)).successes for radius in radii]
-        found = row(half, within=50)
-        dose = "none reached"
-        if found.half_dose < 20:
-            dose = interval(found.half_dose, found.half_dose_low, found.half_dose_high, ".2f")
-        yield line(name, rate, *hit, dose, ratio_to_undefended(found))
-
-
-@of("results/README.md")
-def half_doses():
-    yield line("shaping", "rate", "within 50 epochs", "within 25")
-    for name, rate, _, half in dose_rows():
-        if name != "undefended":
-            yield line(name, rate, *(ratio_to_undefended(row(half, within=within)) for within in (50, 25)))
-    mlp = read("half_doses").query("network == 'shallow-mlp' and shaping == '0.1'")
-    for rate, said in ((0.001, "shallow MLP, clip 0.1 (8 targets, 3 doses)"), (0.002, "shallow MLP, clip 0.1")):
-        found = [row(mlp, within=within, learning_rate=rate, targets=8, doses=3) for within in (50, 25)]
-        yield line(said, rate, *map(ratio_to_undefended, found))
-
-
-@of("results/README.md")
-def second_stand_in():
-    radii = (0.35, 0.7, 0.95, 1.1, 1.4, 1.7)
-    yield line("shaping", "rate", "lost without poison", *radii, "difference, 50 epochs", "difference, 25 epochs")
-    curves, halves = (read(name).query("dataset == 'purchases-cj2'") for name in ("doses", "half_doses"))
-    for shaping, rate in (("undefended", 0.04), ("0.1", 0.04), ("0.1", 0.08), ("4", 0.04), ("4", 0.08)):
-        which = {"shaping": shaping, "learning_rate": rate}
-        hit = [row(curves, within=50, radius=radius, **which) for radius in radii]
-        differences = []
-        for within in (50, 25):
-            found = row(halves, within=within, **which)
-            share = [100 * found[name] for name in ("difference", "difference_low", "difference_high")]
-            sign = {"helps": " +", "harms": " -"}.get(found.effect, "")
-            differences.append("" if shaping == "undefended" else interval(*share, ".1f") + sign)
-        lost = f"{hit[0].without_poison} of {hit[0].without_poison + hit[0].targets}"
-        name = shaping if shaping == "undefended" else f"clip {shaping}"
-        yield line(name, rate, lost, *(one.successes for one in hit), *differences)
-
-
-@of("results/README.md")
-def paper_budget():
-    yield line("network", "shaping", "rate", "oneshot, 25 epochs", "oneshot, 50 epochs", "median epoch",
-               "multipoison, 25 epochs", "poisons needed", "multipoison, 50 epochs", "poisons needed",
-               "lost without poison")  # fmt: skip
-    cells = read("tpoisoning").dropna(subset="targets")
-    order = ("undefended", "0.1", "1", "4", "4:0.00025", "4:0.0025", "4:0.025", "8")
-    groups = cells.drop_duplicates(["network", "shaping", "learning_rate"])
-    groups = groups.assign(order=groups.shaping.map(order.index), rate=-groups.learning_rate)
-    for _, group in groups.sort_values(["network", "order", "rate"], kind="stable").iterrows():
-        which = {name: group[name] for name in ("network", "shaping", "learning_rate")}
-        found = {
-            (one["mode"], one.epochs): one
-            for _, one in cells.loc[(cells[list(which)] == pd.Series(which)).all(axis=1)].iterrows()
-        }
-        yield line(*paper_budget_cells(which, found))
-
-
-def paper_budget_cells(which: dict, found: dict):
-    """A line of that table; `found` has the cells by mode and epochs."""
-    clip, _, noise = which["shaping"].partition(":")
-    name = clip if clip == "undefended" else f"clip {clip}" + (f", noise {noise}" if noise else "")
-    yield from (which["network"], name, which["learning_rate"])
-    for mode, epochs in (("oneshot", 25), ("oneshot", 50), ("multipoison", 25), ("multipoison", 50)):
-        one = found.get((mode, epochs))
-        if one is None:
-            yield from ("",) if (mode, epochs) == ("oneshot", 25) else ("", "")
-            continue
-        fell = f"{one.successes:g}" + ("" if one.targets == 100 else f" of {one.targets:g}")
-        yield fell + ("" if pd.isna(one.published_successes) else f" ({one.published_successes:g})")
-        if mode == "multipoison":
-            yield beside(one.median_poisons, one.published_median_poisons, "g")
-        elif epochs == 50:
-            yield f"{one.median_epoch:g}"
-    yield f"{found['oneshot', 50].without_poison:g}"
-
-
 @of("results/README.md")
 def gradient_canceling():
     yield line("victim", "aims at a model of", "residual before", "after", "least possible", "accuracy of the victim",
@@ -338,3 +168,53 @@ def certified():
             beside(one[f"certified_at_{radius}"].item(), one.clean_acc.item(), ".3f") if len(one) else "0"
             for radius, one in zip(RADII, best)
         ))  # fmt: skip
+
+
+BENCHMARKS = "tests/benchmarks/README.md"
+
+
+def significant(number: float) -> str:
+    """Three significant digits, but no more than four places."""
+    return f"{number:.4f}" if number < 0.01 else f"{number:#.3g}".rstrip(".")
+
+
+@of(BENCHMARKS)
+def peers():
+    yield line("work", "stack", "plain Keras", "TensorFlow Privacy, its best", "Opacus, its best", "JAX",
+               "arithmetic limit")  # fmt: skip
+    table = read("tests/benchmarks/peers.csv")
+    for unit, name in (
+        ("a", "(a) logistic regression 784-2, batch 300, clip norm and noise, 21 replicas"),
+        ("b", "(b) logistic regression 100-100, batch 100, undefended, 40 replicas"),
+        ("b, DP", "(b) the same with clip norm"),
+        ("c", "(c) MLP 100-256-256-100, batch 100, clip norm and noise, 16 replicas"),
+        ("d", "(d) BadNet, batch 100, clip norm, alone"),
+    ):
+        mine = table[table.unit == unit]
+        cells = []
+        for peer in ("Keras", "TF-Privacy", "Opacus|PyTorch", "JAX"):
+            found = mine[mine.what.str.match(peer)]
+            best = found.nsmallest(1, "ms_per_step_and_replica")
+            cells += [f"{significant(one.ms_per_step_and_replica)} ({times(one.times_the_stack)} x)"
+                      for _, one in best.iterrows()] or [""]  # fmt: skip
+        limit = row(mine, what="arithmetic limit")
+        least = f"{significant(limit.ms_per_step_and_replica)} (1/{1 / limit.times_the_stack:.1f})"
+        yield line(name, significant(row(mine, what="stack").ms_per_step_and_replica), *cells, least)
+
+
+def times(ratio: float) -> str:
+    return written(ratio, ".2f" if ratio < 10 else ".1f" if ratio < 100 else ".0f")
+
+
+@of(BENCHMARKS)
+def costs():
+    works = ("lr 784-2, batch 300", "lr 100-100, batch 100", "MLP 100-256-256-100, batch 100")
+    yield line("shaping", *works, "bound", "peers on lr 784-2, batch 300, ms")
+    table = read("tests/benchmarks/shapings.csv")
+    for shaping in table.shaping.drop_duplicates():
+        found = [row(table, work=work, shaping=shaping) for work in works]
+        bound = found[0].bound
+        yield line(f"`{shaping}`",
+                   *(f"{one.ms_per_step_and_replica:.4f} ({written(one.times_clip, '.2f')} x)" for one in found),
+                   f"{bound:g} x" if 1 < bound < 100 else "",
+                   "" if pd.isna(found[0].peers_ms) else found[0].peers_ms)  # fmt: skip
