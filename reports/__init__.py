@@ -38,7 +38,7 @@ class Table:
     @property
     def counts(self) -> dict[str, int]:
         """How many rows have each verdict; empty where rows are not compared."""
-        if "verdict" not in self.columns:
+        if "verdict" not in self.columns or not self.frame.verdict.isin(VERDICTS).any():
             return {}
         return self.frame.verdict.value_counts().reindex(VERDICTS, fill_value=0).to_dict()
 

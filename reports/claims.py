@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from reports import Table
+from reports import Table, misses
 from reports.frames import sources
 from reports.indiscriminate import CLIP_NORMS
 from results import layout
@@ -51,8 +51,9 @@ GRADIENTS = {  # of undefended trainings: the published ones and the targeted on
 def judge(tables: dict[str, Table], seeds: dict[int, Table]) -> list[dict]:
     """The claims, judged by the tables (by name): letter, title, verdict, under_controls, evidence, checks and by_seed.
 
-    A check's `passed` is None where its numbers are not there. seeds: the table indiscriminate of each seed; where
-    three or more have all that a claim of OVER_SEEDS needs, the verdict is that of most of them.
+    A check's `passed` is None where its numbers are not there; its `miss` says by how much it fails
+    (`reports.misses`). seeds: the table indiscriminate of each seed; where three or more have all that a claim of
+    OVER_SEEDS needs, the verdict is that of most of them.
     """
     checks = [check for line in lines() for check in checks_of(line, tables.get(line.table))]
     of_seeds = pd.DataFrame(by_seed(seeds), columns=SEED_COLUMNS)
@@ -153,7 +154,9 @@ def outcome(line, text: str, rows: pd.DataFrame) -> dict:
         ends = rows[[f"{line.column}_low", f"{line.column}_high"]]
         measured += f" ({span(ends.iloc[:, 0])} to {span(ends.iloc[:, 1])})"
     enough = passed.mean() > 0.5 if line.table in OF_SWEEPS else passed.all()
-    return made(line, text, measured, known, bool(enough), sources(rows.source))
+    called = rows.setting if line.table == "nulls" else "clip norm " + rows.clip_norm.map("{:g}".format)
+    miss = None if enough else misses.worst(line.passes, rows.assign(called=called).reset_index(drop=True))
+    return made(line, text, measured, known, bool(enough), sources(rows.source), miss)
 
 
 def of_pair(line, pair: pd.DataFrame) -> dict:
@@ -162,11 +165,12 @@ def of_pair(line, pair: pd.DataFrame) -> dict:
         return made(line, line.check)
     measured = " against ".join(f"{pair.iloc[0][name]:g}" for name in (line.column, f"{line.column}_alone"))
     files = sources(pair.iloc[0][["source", "source_alone"]])
-    return made(line, line.check, measured, "", bool(pair.eval(line.passes).all()), files)
+    miss = misses.worst(line.passes, pair.reset_index(drop=True))
+    return made(line, line.check, measured, "", miss is None, files, miss)
 
 
-def made(line, text: str, measured="not run", published="", passed: bool | None = None, source="") -> dict:
-    return dict(zip(COLUMNS, (line.claim, line.kind, text, measured, published, passed, source)))
+def made(line, text: str, measured="not run", published="", passed: bool | None = None, source="", miss=None) -> dict:
+    return {**dict(zip(COLUMNS, (line.claim, line.kind, text, measured, published, passed, source))), "miss": miss}
 
 
 def span(values: pd.Series) -> str:

@@ -58,6 +58,7 @@ NEEDED = (  # by a poisoned training, and by the trials of a target
     ["poison_set", "poison_sha256", "poison", "n_poison", "ratio", "start", "baseline"],
     ["mode", "target", "base_class", "target_class", "budget", "poison_sha256"],
 )
+MACHINE = ["cpu", "gpu", "commit"]  # of what a run.json says of the machine
 ABOUT = ["path", "folder", "source", "extracts", "identity", "default_set", "versions", "poison"]
 
 
@@ -188,7 +189,7 @@ def frames(kind: str, found: list[tuple[Result, str]]) -> Part:
     faults = faults_of(kind, numbers, lines)
     lines[columns] = numbers
     cells = pd.DataFrame([described(result) for result, _ in found])
-    texts, numeric = [*TEXTS, *MORE_TEXTS, *ABOUT], [*NUMBERS, *MORE_NUMBERS]
+    texts, numeric = [*TEXTS, *MORE_TEXTS, *ABOUT, *MACHINE], [*NUMBERS, *MORE_NUMBERS]
     cells = with_columns(cells, [*texts, *numeric])
     of_set = [name for name in numeric if name.startswith("poison.")]  # an attack may call a text so
     cells[of_set] = cells[of_set].apply(pd.to_numeric, errors="coerce")
@@ -242,7 +243,7 @@ def described(result: Result) -> dict:
     made_with = ", ".join(f"{name} {versions.get(name, 'unknown')}" for name in ("tensorflow", "numpy"))
     places = (*map(place, (path, path.parent, *source)), "; ".join(map(place, extracts)))
     told = (identity.of(settings), identity.default_set(settings), made_with, identity.of_set(poison))
-    about = dict(zip(ABOUT, (*places, *told)))
+    about = dict(zip(ABOUT, (*places, *told))) | {name: result.run.get("machine", {}).get(name) for name in MACHINE}
     about["seconds"] = result.run.get("wall_seconds", math.nan) / result.run.get("replicas", 1)
     return {**settings, **{f"poison.{name}": value for name, value in poison.items()}, **about}
 

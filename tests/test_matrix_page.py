@@ -172,6 +172,18 @@ def test_only_chosen_values_and_what_they_are_compared_with_are_shown_at_first(b
     assert browser.find_element("id", "count").text == "7 of 7 rows"
 
 
+def test_a_part_of_a_name_finds_its_rows(browser):
+    browser.find_element("id", "chosen").click()
+    browser.find_element("id", "find").send_keys("PHUBER")
+    assert shown(browser) == [name for name in SHAPINGS if "phuber" in name]
+    browser.find_element("id", "find").clear()
+    assert shown(browser) == list(SHAPINGS)
+
+
+def test_its_policy_lets_nothing_be_fetched(page):
+    assert "default-src 'none'; img-src data:;" in page.read_text()
+
+
 def test_cells_show_gain_in_points_accuracy_and_colour(browser):
     def told(shaping, column):
         found = at(browser, shaping, column)
