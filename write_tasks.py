@@ -108,7 +108,7 @@ def main() -> None:
         os.environ["TOTPROCS"] = str(options.run)
         os.execv(array, [array])
     after = f" --dependency=afterok:$(sbatch --parsable {options.name}-models.sh)" if options.first else ""
-    print(f"{len(tasks)} tasks, a line each of {options.name}-tasks.tsv; run all of them:")
+    print(f"{len(tasks)} task{'s' * (len(tasks) > 1)}, a line each of {options.name}-tasks.tsv; run all of them:")
     print(f"    sbatch{after} {array[2:]}        on a Slurm cluster, or with --array=1 the first")
     print(f"    TOTPROCS=1 {array}        here, one at a time with all cores")
     print(f"    {array} 1                 the first, here")

@@ -63,11 +63,19 @@ def test_models_that_are_missing_are_trained_whatever_is_there_before_them(toy):
     cells = baselines.clean_cells(training(), shapings, None)
     before = (baselines.kept_folder(cells[0]) / checkpoints.CONFIG).stat().st_mtime_ns
     assert baselines.kept_folder(cells[1]) is None
+    assert baselines.missing(training(), shapings, None) == [cells[1].name]
+    assert baselines.missing(training(), shapings, 7.0) == [
+        cell.name for cell in baselines.clean_cells(training(), shapings, 7.0)
+    ]
     baselines.train_clean(training(), toy, shapings, None)
+    assert baselines.missing(training(), shapings, None) == []
     assert (baselines.kept_folder(cells[0]) / checkpoints.CONFIG).stat().st_mtime_ns == before
     config = checkpoints.config(baselines.kept_folder(cells[1]))
     assert (config["learning_rate"], config["shaping"]) == (3.0, "1")
     assert "_epoch_" in baselines.kept_folder(cells[1]).name  # a defended one says what it reached
+    (baselines.kept_folder(cells[1]) / checkpoints.BEST).write_bytes(b"cut off")
+    with pytest.raises(BadInput, match="missing or damaged; delete"):
+        baselines.missing(training(), shapings, None)
 
 
 def test_what_diverges_is_refused_and_what_trains_beside_it_is_kept(toy):

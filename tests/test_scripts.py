@@ -451,7 +451,11 @@ def test_what_is_missing_is_trained_by_a_first_job_and_not_where_tasks_are_writt
     assert commands[2].startswith('"$PYTHON" attack_targets.py') and commands[2].endswith(" --list > /dev/null")
     tasks = (place.suite / f"{name}-tasks.tsv").read_text().splitlines()
     assert len(tasks) == 4 and all("--gpu 1 " in task for task in tasks)
+    asking = ("python3", "train.py", "--dataset", "purchases", "--network", "lr", "--missing")
+    assert place.succeed(*asking).stdout == "vanilla_lr_100_100_0.04\n" and not place.models.exists()
+    assert "leave --poison out" in refused(place.run(*asking, "--poison", "none"))
     shutil.copytree(REPOSITORY / "models/purchases-cj", place.models / "purchases-cj")
+    assert place.succeed(*asking).stdout == ""
     kept = {**short, "SHAPINGS": "undefended 4", "RATE": "", "GPUS": 1}  # a job's GPU is its first
     line = refused(place.run("./do_tpoisoning.sh", "purchases", "oneshot", **kept))  # where they can be asked
     assert re.match(r"error: --targets 150: \d+ test rows of class 3 are classified correctly; ask for \d+", line)
