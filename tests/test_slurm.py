@@ -25,6 +25,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import journeys
 import pytest
 from conftest import REPOSITORY, copied_suite
 
@@ -447,3 +448,10 @@ def test_slurm_gives_tasks_what_the_settings_ask_for_after_the_first_job(slurm, 
     slurm.call("scontrol", "release", job)
     assert {task["ExitCode"] for task in slurm.end(job).values()} == {"2:0"} and not (tmp_path / "others").exists()
     assert all("not the one that this job was written with" in logged(tmp_path)[f"demo-{job}_{n}.log"] for n in "12")
+
+
+@pytest.mark.slow
+@WITH_SLURM
+def test_the_journey_of_the_documents_ends_as_told(slurm, tmp_path):
+    suite, _ = journeys.prepared(tmp_path)
+    journeys.travel(journeys.journeys()[journeys.SLURM], suite, slurm.environment)
