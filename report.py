@@ -76,8 +76,9 @@ def main() -> None:
     path = page.write([table for table in tables if table.name not in MATRIX], judged, drawn, results)
     found = {table.name: table for table in tables if table.name in MATRIX}
     if found:
-        verdicts = matrix_verdicts.judge(*(found[name] for name in MATRIX))
-        of_matrix = matrix_page.write(*(found[name].frame for name in MATRIX), verdicts, results.versions)
+        cells, rows = (found[name] for name in MATRIX)
+        verdicts = matrix_verdicts.judge(cells, rows)
+        of_matrix = matrix_page.write(cells.frame, rows.frame, verdicts, results.versions)
     for file, why in results.left_out:
         print(f"left out: {printable(layout.RESULTS / file)} ({printable(why)})", file=sys.stderr)
     print_summary(tables, judged)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -59,10 +60,11 @@ def judge(tables: dict[str, Table], seeds: dict[int, Table]) -> list[dict]:
     of_seeds = pd.DataFrame(by_seed(seeds), columns=SEED_COLUMNS)
     claims = []
     for letter, title in TITLES.items():
-        claim = {"letter": letter, "title": title, "checks": [check for check in checks if check["claim"] == letter]}
+        own = [check for check in checks if check["claim"] == letter]
+        claim: dict[str, Any] = {"letter": letter, "title": title, "checks": own}
         evidence = []
         for kind, (counted, column, words) in KINDS.items():
-            passed = [check["passed"] for check in claim["checks"] if check["kind"] == kind]
+            passed = [check["passed"] for check in own if check["kind"] == kind]
             made = [one for one in passed if one is not None]
             claim[column] = verdict(made, words) if made else "not run"
             not_run = f" ({len(passed) - len(made)} not run)" if len(made) < len(passed) else ""

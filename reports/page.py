@@ -29,8 +29,9 @@ STATES = (*VERDICTS, "passed", "failed", *KINDS[PUBLISHED][2])  # of rows, that 
 def write(tables: list[Table], claims: list[dict], figures: list[Figure], results: Results) -> Path:
     """Write the page, and return where it is; the same results give the same bytes."""
     loader, strict = jinja2.FileSystemLoader(HERE), jinja2.StrictUndefined
-    blocks = {"trim_blocks": True, "lstrip_blocks": True}
-    environment = jinja2.Environment(loader=loader, autoescape=True, undefined=strict, **blocks)
+    environment = jinja2.Environment(
+        loader=loader, autoescape=True, undefined=strict, trim_blocks=True, lstrip_blocks=True
+    )
     drawn = {figure.name: (layout.figures() / f"{figure.name}.png").read_bytes() for figure in figures if figure.drawn}
     folder = os.path.relpath(layout.RESULTS, layout.REPOSITORY)
     style, scripts = text(VENDOR / "uPlot.min.css") + text(HERE / "page.css"), programs()

@@ -7,7 +7,7 @@ import math
 from reports import OUTSIDE, SHOWN_ONLY, UNFINISHED, WITHIN, clean_models, gradients, indiscriminate, targeted
 from results.plotting import COLOURS
 
-_, BLUE, ORANGE, _, PINK, *_ = COLOURS
+BLUE, ORANGE, PINK = COLOURS[1], COLOURS[2], COLOURS[4]
 GREY = "#767676"
 VERDICTS = [(WITHIN, BLUE), (OUTSIDE, ORANGE), (SHOWN_ONLY, GREY), (UNFINISHED, PINK)]  # those of rows with both
 

@@ -111,13 +111,14 @@ def read() -> Results:
     named = {}
     for path, why in left_out:
         named.setdefault(place(path), printable(why))
-    left_out = list(named.items())
+    named_out = list(named.items())
     for part in parts:
         others = "made with " + part.cells.versions + f", unlike most results ({versions})"
         faults = part.cells.fault.where(part.cells.fault.notna() | (part.cells.versions == versions), others).dropna()
-        left_out += zip(part.cells.path[faults.index], faults)
+        named_out += zip(part.cells.path[faults.index], faults)
         part.cells, part.lines = part.cells.drop(faults.index), part.lines[~part.lines.index.isin(faults.index)]
-    return Results(*parts, of_nulls, of_data, certified, held_against, sorted(left_out), versions)
+    trainings, analyses, trials = parts
+    return Results(trainings, analyses, trials, of_nulls, of_data, certified, held_against, sorted(named_out), versions)
 
 
 def place(path: Path) -> str:

@@ -305,6 +305,14 @@ def test_every_published_number_that_was_run_is_in_a_plot(browser):
         "return [...document.querySelectorAll('#against-plots figure')].map(plot => plot.getAttribute('aria-label'))"
     )
     counts = {text.rpartition(": ")[0]: int(text.rpartition(": ")[2].split()[0]) for text in drawn}
+    tables = {panel["table"] for panel in plots.against()}
+    known = {
+        (name, column)
+        for name in tables
+        for column in pd.read_csv(REPOSITORY / f"results/tables/{name}.csv", nrows=0)
+        if column.startswith("published_") and column != "published_epoch"  # of models: when, not what
+    }
+    assert {(panel["table"], panel["published"]) for panel in plots.against()} == known and len(known) == 12
     for panel in plots.against():
         kept = pd.read_csv(REPOSITORY / f"results/tables/{panel['table']}.csv")
         both = kept[[panel["ours"], panel["published"]]].replace([np.inf, -np.inf], np.nan).dropna()
