@@ -349,6 +349,8 @@ def test_a_phone_scrolls_the_table_and_not_the_page(browser):
         const widths = [document.documentElement.scrollWidth, document.body.scrollWidth, innerWidth];
         return [...widths, box.scrollWidth > box.clientWidth];"""
     assert browser.execute_script(script) == [390, 390, 390, True]
+    browser.execute_script("document.querySelector('#place option').text += ', of a name longer than most'.repeat(3)")
+    assert browser.execute_script(script)[0] == 390
     at(browser, "0.1", "none").find_element("css selector", "button").send_keys("\ue007")
     width = browser.find_element("id", "cell").size["width"]
     assert 300 < width <= 390 and browser.execute_script(script)[0] == 390
