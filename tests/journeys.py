@@ -125,7 +125,7 @@ def document(table: pd.DataFrame, text: str) -> str:
     for one in table.itertuples():
         anchor = re.sub(r"[^\w-]", "", one.journey.lower().replace(" ", "-"))
         place = f"#{anchor}" if one.document == DOCUMENTS[0] else f"../{one.document}#{anchor}"
-        lines.append(f"| [{one.journey}]({place}) | {one.commands} | {one.own_lines} | {one.seconds} |")
+        lines.append(f"| [{one.journey}]({place}) | {one.commands} | {one.own_lines} | {one.seconds or 'below 1'} |")
     before, _, rest = text.partition("<!-- measured -->\n")
     return before + "<!-- measured -->\n" + "\n".join(lines) + "\n<!-- end -->" + rest.partition("<!-- end -->")[2]
 

@@ -29,6 +29,6 @@ def test_the_table_is_of_these_journeys():
     table = pd.read_csv(journeys.TABLE)
     counted = pd.DataFrame([journeys.row(journey, None) for journey in TOLD.values()])
     pd.testing.assert_frame_equal(table.drop(columns="seconds"), counted.drop(columns="seconds"))
-    assert (table.seconds > 0).all() and len(table) >= 12
+    assert table.seconds.notna().all() and len(table) >= 12
     text = (REPOSITORY / "docs/journeys.md").read_text()
     assert journeys.document(table, text) == text
