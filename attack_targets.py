@@ -24,6 +24,7 @@ import sys
 import threading
 import time
 from dataclasses import dataclass
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -54,8 +55,8 @@ class Attack:
     """An attack on one clean model: all that its targets share.
 
     attack: its name; victim: the model that is attacked; source: the one that poisons are crafted against, by default
-    the same. classes are the targets' own and the wanted one; budgets: what the attacker may do, one or several; most:
-    how many trials a stack may have.
+    the same. classes are the targets' own and the wanted one; budgets: what the attacker may do, one or several;
+    epochs: of re-training, one number or, for one budget, several; most: how many trials a stack may have.
     """
 
     dataset: datasets.Dataset
@@ -65,6 +66,7 @@ class Attack:
     victim: baselines.Baseline
     classes: tuple[int, int]
     budgets: list[shafahi.Budget]
+    epochs: list[int]
     mode: str
     stop_at_first: bool
     most: int | None = None
@@ -100,14 +102,20 @@ class Attack:
             return baselines.probabilities(self.victim.model, self.dataset.x_test[target])[0]
 
     def cell(
-        self, target: int, poisons: poison_set.PoisonSet, budget: shafahi.Budget, recorded_trial: int | None = None
+        self,
+        target: int,
+        poisons: poison_set.PoisonSet,
+        budget: shafahi.Budget,
+        epochs: int,
+        recorded_trial: int | None = None,
     ) -> Cell:
         """The trials of a target, or the one re-training whose gradients are recorded: where they go and what they are
         checked by.
         """
-        rate = self.training.learning_rate(self.shaping, self.learning_rate)
+        training = dataclasses.replace(self.training, epochs=epochs)
+        rate = training.learning_rate(self.shaping, self.learning_rate)
         settings = {
-            **self.training.settings(self.shaping, rate), "attack": self.attack, "mode": self.mode, "target": target,
+            **training.settings(self.shaping, rate), "attack": self.attack, "mode": self.mode, "target": target,
             "base_class": self.classes[0], "target_class": self.classes[1], "budget": self.named(budget),
             "poisons": budget.poisons,
             "clean_rows": poisons.clean_rows, "poison_sha256": poisons.file_sha256, "model": self.victim.name,
@@ -181,7 +189,11 @@ def parse():
     parser.add_argument("--targets", type=COUNT, default=TARGETS, help="how many (default: %(default)s)")
     parser.add_argument("--target", type=INDEX, nargs="+", default=[], help="these rows of the test set instead")
     parser.add_argument(
-        "--epochs", type=COUNT, default=layout.RETRAIN_EPOCHS, help="of re-training (default: %(default)s)"
+        "--epochs",
+        type=COUNT,
+        nargs="+",
+        default=[layout.RETRAIN_EPOCHS],
+        help="of re-training; several: results for each, of the same trainings (default: 50)",
     )
     parser.add_argument(
         "--stop-at-first",
@@ -224,20 +236,24 @@ def parse():
             "--radius: several doses are trials of one poison each, all run; give --mode oneshot, and leave"
             " --stop-at-first and --record out"
         )
+    options.epochs = list(dict.fromkeys(options.epochs))
+    if len(options.epochs) > 1 and (len(set(options.radius)) > 1 or options.record):
+        refuse("--epochs: several are of one dose, and not of a recording; give one, or one --radius without --record")
     options.target, options.shaping = list(dict.fromkeys(options.target)), list(dict.fromkeys(options.shaping))
     return options
 
 
 def attack_on(options, dataset: datasets.Dataset, chosen: Shaping) -> Attack:
     """The attack on the clean model of one shaping, which is trained where it is missing."""
-    training = Training.published(dataset.name, options.network, options.epochs, seed=options.seed)
+    training = Training.published(dataset.name, options.network, max(options.epochs), seed=options.seed)
     victim = baselines.baseline(training, dataset, chosen, options.learning_rate)
     classes = (options.base_class, options.target_class)
     stop = options.stop_at_first or options.record
     budgets = shafahi.budgets_of(options)
     source = baselines.baseline(training, dataset) if options.transfer and chosen.defended else None
     return Attack(
-        dataset, training, chosen, options.learning_rate, victim, classes, budgets, options.mode, stop,
+        dataset, training, chosen, options.learning_rate, victim, classes, budgets, options.epochs,
+        options.mode, stop,
         attack=options.attack, source=source,
     )  # fmt: skip
 
@@ -261,39 +277,44 @@ def attack_all(attack: Attack, targets: list[int], workers: int) -> None:
     """Attack the targets, each worker one at a time with a stack of its own."""
     if not targets:  # more tasks than targets
         return
-    folder = attack.cell(targets[0], attack.poisons(targets[0])[0], attack.budgets[0]).path.parent
-    locks, mine = Lock(folder / "attack_w.lock"), threading.local()
+    poisons, mine = attack.poisons(targets[0])[0], threading.local()
+    folders = [attack.cell(targets[0], poisons, attack.budgets[0], epochs).path.parent for epochs in attack.epochs]
+    locks = [Lock(folder / "attack_w.lock") for folder in folders]
     label = f"{attack.mode}, {attack.victim.name}"
 
     def work(number: int, target: int) -> None:
         place = f"{label}: target {target} ({number} of {len(targets)})"
-        if not locks.take(target):
+        mine_alone = all(lock.take(target) for lock in locks)
+        lines, seconds = attack_target(attack, target, mine) if mine_alone else ([], 0.0)
+        for lock in locks:
+            lock.release(target)
+        if not mine_alone:
             print(f"{place}: another process is at it, left to that one", file=sys.stderr, flush=True)
             return
-        lines, seconds = attack_target(attack, target, mine)
-        locks.release(target)
-        hit = success_of(lines)
+        hit = success_of(lines[0])
         which = "poison" if attack.mode == "oneshot" else "poisons 1 to"
         what = f"{which} {hit['poison']} succeeded, epoch {hit['epoch']}" if hit else "no success"
         if len(attack.budgets) > 1:
-            hits = [line for line in lines if line["poison"] != "0" and line["success"] == "True"]
+            hits = [line for dose in lines for line in dose if line["poison"] != "0" and line["success"] == "True"]
             what = f"{len(attack.budgets)} doses, {len(hits)} poisons succeeded"
+        count = sum(len(dose) - 1 for dose in lines[: len(attack.budgets)])
         took = f"{seconds:.1f} s" if seconds else "finished before"
-        print(f"{place}: {what}, {len(lines) - len(attack.budgets)} trials, {took}", file=sys.stderr, flush=True)
+        print(f"{place}: {what}, {count} trials, {took}", file=sys.stderr, flush=True)
 
     device.side_by_side(workers, work, enumerate(targets, 1))
 
 
-def attack_target(attack: Attack, target: int, mine: threading.local) -> tuple[list[dict], float]:
+def attack_target(attack: Attack, target: int, mine: threading.local) -> tuple[list[list[dict]], float]:
     """Run a target's trials, unless they are finished; those of all budgets as replicas of one stack.
 
-    Returns the lines of its CSV files, all text, and the seconds it took.
+    Returns the lines of each of its CSV files, all text, in the order of the budgets or of `epochs`, and the seconds it
+    took.
 
     mine: keeps the calling thread's stack from target to target.
     """
     found, todo = [], []
-    for budget, poisons in zip(attack.budgets, attack.poisons(target)):
-        cell = attack.cell(target, poisons, budget)
+    for (budget, poisons), epochs in product(zip(attack.budgets, attack.poisons(target)), attack.epochs):
+        cell = attack.cell(target, poisons, budget, epochs)
         found.append(cell.path)
         # Where every trial was run, that answers a request for the first success, too
         whole = {**cell.settings, "stop_at_first": False}
@@ -307,15 +328,16 @@ def attack_target(attack: Attack, target: int, mine: threading.local) -> tuple[l
         for (cell, poisons), its_trials in zip(todo, ended):
             lines = result_lines(attack, cell, poisons, its_trials)
             cells.write(cell.path, HEADER, lines, cell.settings, {"wall_seconds": round(seconds, 3)})
-    return [line for path in found for line in lines_of(path)], time.monotonic() - began if todo else 0.0
+    return [lines_of(path) for path in found], time.monotonic() - began if todo else 0.0
 
 
 def run_trials(attack: Attack, target: int, mine: threading.local, todo: list[tuple]) -> list[list]:
-    """The trials (`models.trials.Trial`) of each of the poison sets in `todo`, all run together."""
+    """The trials (`models.trials.Trial`) of each of the cells and poison sets in `todo`, all run together."""
     from models import trials
 
-    sizes = [len(poisons.y) for _, poisons in todo]
-    x, y = (np.concatenate([getattr(poisons, name) for _, poisons in todo]) for name in "xy")
+    sets = [poisons for _, poisons in (todo if len(attack.budgets) > 1 else todo[:1])]
+    sizes, epochs = [len(poisons.y) for poisons in sets], [cell.settings["epochs"] for cell, _ in todo]
+    x, y = (np.concatenate([getattr(poisons, name) for poisons in sets]) for name in "xy")
     if getattr(mine, "attack", None) is not attack:
         most = sum(budget.poisons for budget in attack.budgets)
         shapings = [attack.shaping] * max(len(group) for group in trials.groups(most, attack.most))
@@ -326,13 +348,13 @@ def run_trials(attack: Attack, target: int, mine: threading.local, todo: list[tu
         mine.attack = attack
     training = attack.training
     setting = trials.Setting(
-        attack.dataset, attack.mode, training.batch_size, training.epochs, training.seed, attack.most
+        attack.dataset, attack.mode, training.batch_size, tuple(dict.fromkeys(epochs)), training.seed, attack.most
     )
     wanted = attack.dataset.x_test[target], attack.classes[1]
     ended = trials.run(mine.engine, setting, x, y, *wanted, len(y), attack.stop_at_first)
-    if len(todo) == 1:
-        return [ended]
-    without, *each = ended  # every trial was run: several budgets do not stop at a first success
+    if len(sets) == 1:
+        return [ended[length] for length in epochs]
+    without, *each = ended[epochs[0]]  # every trial was run: several budgets do not stop at a first success
     firsts = np.cumsum([0, *sizes])
     return [
         [without, *(dataclasses.replace(trial, poison=trial.poison - first) for trial in each[first : first + size])]
@@ -380,7 +402,7 @@ def first_success(attack: Attack, targets: list[int]) -> tuple[int, int]:
     """
     mine = threading.local()
     for target in targets:
-        hit = success_of(attack_target(attack, target, mine)[0])
+        hit = success_of(attack_target(attack, target, mine)[0][0])
         if hit:
             return target, int(hit["poison"])
     refuse(
@@ -403,7 +425,7 @@ def record(attack: Attack, target: int, poison: int) -> None:
             f"--record: {attack.victim.name} has no poison {poison} of target {target} within the feature"
             " distance; give another --target"
         )
-    cell = attack.cell(target, poisons, budget, poison)
+    cell = attack.cell(target, poisons, budget, attack.epochs[0], poison)
     folder = cell.path.parent
     base = attack.dataset.x_train[shafahi.base_rows(attack.dataset.y_train, attack.classes[1], 1)[0]]
     write_csv(
@@ -418,7 +440,7 @@ def record(attack: Attack, target: int, poison: int) -> None:
     cells.begin(folder)
     trainer = Trainer(attack.training, attack.dataset, attack.victim.model)
     engine = trainer.engine([cell])
-    rows = trials.rows_of(trials.Setting(attack.dataset, "oneshot", 0, 0, 0), poisons.x, poisons.y, range(1, 2))
+    rows = trials.rows_of(trials.Setting(attack.dataset, "oneshot", 0, (), 0), poisons.x, poisons.y, range(1, 2))
     lines = []
     for epoch, accuracies, gradients in trainer.epochs(
         engine, rows, f"target {target}, {attack.victim.name}", record=True, short_last=False

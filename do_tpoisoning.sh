@@ -35,7 +35,7 @@ words NETWORKS "$networks"
 words SHAPINGS "undefended 0.1 1 4 8 4:0.00025 4:0.0025 4:0.025 4:0.1" # as train.py --shaping takes them
 TARGETS=${TARGETS:-100}
 POISONS=${POISONS:-100}                                       # base rows to make poisons of, for each target
-EPOCHS=${EPOCHS:-50}                                          # of re-training
+words EPOCHS "50"                                             # of re-training; of several there are results for each, of the same trainings
 STOP=${STOP:-1}                                               # 0: every trial to its end, instead of the first success
 RATE=${RATE:-}                                                # learning rate; the paper's is twice as high under DP-SGD
 VICTIM_CLASS=${VICTIM_CLASS:-}                                # of the targets; 3 without
@@ -64,7 +64,7 @@ for place in "${!NETWORKS[@]}"; do
 done
 gpu=${GPUS:+0}                                                # of those that Slurm gives
 gpu=${gpu:-${GPU:-}}
-attack=(--dataset "$1" ${gpu:+--gpu "$gpu"} --mode "$2" --targets "$TARGETS" --poisons "$POISONS" --epochs "$EPOCHS" --tasks "$TOTTASKS")
+attack=(--dataset "$1" ${gpu:+--gpu "$gpu"} --mode "$2" --targets "$TARGETS" --poisons "$POISONS" --epochs "${EPOCHS[@]}" --tasks "$TOTTASKS")
 [[ $STOP == 0 ]] || attack+=(--stop-at-first)
 [[ -z $VICTIM_CLASS ]] || attack+=(--victim-class "$VICTIM_CLASS")
 [[ -z $WANTED_CLASS ]] || attack+=(--wanted-class "$WANTED_CLASS")

@@ -65,13 +65,12 @@ baskets() {
 }
 if [[ $form == quick ]]; then
     export TARGETS=10
-    NETWORKS=lr SHAPINGS="undefended 0.1 4" baskets
-    NETWORKS=lr SHAPINGS="undefended 0.1" EPOCHS=25 baskets
+    NETWORKS=lr SHAPINGS="undefended 0.1" EPOCHS="50 25" baskets
+    NETWORKS=lr SHAPINGS=4 baskets
 else
-    NETWORKS=lr SHAPINGS="undefended 0.1 1 4 8 4:0.00025 4:0.0025 4:0.025" baskets
-    NETWORKS=lr SHAPINGS="undefended 0.1 1 4 4:0.0025" EPOCHS=25 baskets
-    NETWORKS=lr SHAPINGS="0.1 4" RATE=0.04 baskets            # the learning rate of the undefended models
-    NETWORKS=lr SHAPINGS="0.1 4" RATE=0.04 EPOCHS=25 baskets
+    NETWORKS=lr SHAPINGS="undefended 0.1 1 4 4:0.0025" EPOCHS="50 25" baskets
+    NETWORKS=lr SHAPINGS="8 4:0.00025 4:0.025" baskets
+    NETWORKS=lr SHAPINGS="0.1 4" RATE=0.04 EPOCHS="50 25" baskets      # the learning rate of the undefended models
     NETWORKS=shallow-mlp SHAPINGS="undefended 0.1 1 4 4:0.0025" TARGETS=20 baskets
 fi
 # few targets and doses; without settings, the scripts do all of it, in hours

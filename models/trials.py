@@ -9,7 +9,7 @@ none: what it does, the poisons did not.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import numpy as np
@@ -39,16 +39,16 @@ class Trial:
 
 @dataclass(frozen=True)
 class Setting:
-    """What the trials of all targets share: the clean rows (a `datasets.Dataset`), mode, batch size, epochs and seed of
-    the order.
+    """What the trials of all targets share: the clean rows, mode, batch size, epochs and seed of the order.
 
+    epochs: after how many a trial ends that has not succeeded; several are the same trainings, each ended so early.
     most: how many trials may run as one stack (`models.memory`).
     """
 
     dataset: Dataset
     mode: str
     batch_size: int
-    epochs: int
+    epochs: tuple[int, ...]
     seed: int
     most: int | None = None
 
@@ -90,21 +90,27 @@ def run(
     wanted: int,
     trials: int,
     stop_at_first: bool,
-) -> list[Trial]:
-    """Run trials 0 to `trials` with the poisons x, y against the target; returns them in order.
+) -> dict[int, list[Trial]]:
+    """Run trials 0 to `trials` with the poisons x, y against the target; returns them in order, by `setting.epochs`.
 
     engine: a stack of as many replicas as a group has or more, all of one shaping, that starts from the clean model.
     stop_at_first: end with the first trial that succeeds, as if one were run after the other: those behind it are not
     returned.
     """
-    ended = []
+    ended: dict[int, list[Trial]] = {length: [] for length in setting.epochs}
+    lengths = list(setting.epochs)  # those that are not decided
     for group in groups(trials, setting.most):
-        ended += run_group(engine, setting, rows_of(setting, x, y, group), group, target, wanted, stop_at_first)
-        succeeded = [trial.poison for trial in ended if trial.success and trial.poison]
-        if stop_at_first and succeeded:
-            ended = [trial for trial in ended if trial.poison <= min(succeeded)]
+        rows = rows_of(setting, x, y, group)
+        found = run_group(engine, replace(setting, epochs=tuple(lengths)), rows, group, target, wanted, stop_at_first)
+        for length, its in found.items():
+            ended[length] += its
+            succeeded = [trial.poison for trial in its if trial.success and trial.poison]
+            if stop_at_first and succeeded:
+                ended[length] = [trial for trial in ended[length] if trial.poison <= min(succeeded)]
+                lengths.remove(length)
+        if not lengths:
             break
-    return sorted(ended, key=lambda trial: trial.poison)
+    return {length: sorted(its, key=lambda trial: trial.poison) for length, its in ended.items()}
 
 
 def run_group(
@@ -115,29 +121,37 @@ def run_group(
     target: np.ndarray,
     wanted: int,
     stop_at_first: bool,
-) -> list[Trial]:
+) -> dict[int, list[Trial]]:
     """Run one group to its end; see `run`."""
-    data, ended, running = setting.dataset, [], np.array(group)
+    data, running = setting.dataset, np.array(group)
+    ended: dict[int, list[Trial]] = {length: [] for length in setting.epochs}
+    waiting = {length: np.ones(len(group), bool) for length in setting.epochs}  # which trials have not ended by then
     engine.reset()
     engine.keep(range(len(group)))
     # The row that one poison is too many, alone in a last batch and so a step of its own, would cost a model 2 points
     # of accuracy.
     batches = partial(minibatches.shuffled, batch_size=setting.batch_size, seed=setting.seed, short_last=False)
     run = minibatches.Run(engine, rows, batches)
-    for epoch, _ in run.epochs(setting.epochs):
+    for epoch, _ in run.epochs(max(setting.epochs)):
         probabilities = engine.probabilities(target.reshape(1, -1))[:, 0]
         finite = engine.finite()  # a trial that diverges ends without success
         success = finite & (probabilities.argmax(1) == wanted)
-        ends = success | ~finite | (epoch == setting.epochs)
-        for replica in np.flatnonzero(ends):
+        ends = {length: waits & (success | ~finite | (epoch == length)) for length, waits in waiting.items()}
+        for replica in np.flatnonzero(np.any(list(ends.values()), 0)):
             accuracy = float(engine.hits(data.x_test, data.y_test, replica).mean()) if finite[replica] else np.nan
-            ended.append(Trial(int(running[replica]), bool(success[replica]), probabilities[replica], epoch, accuracy))
-        stays = ~ends
-        if stop_at_first and (success & (running > 0)).any():
-            stays &= running < running[success & (running > 0)].min()
+            trial = Trial(int(running[replica]), bool(success[replica]), probabilities[replica], epoch, accuracy)
+            for length in waiting:
+                if ends[length][replica]:
+                    ended[length].append(trial)
+        for length, its_ends in ends.items():
+            hits = running[its_ends & success & (running > 0)]
+            stops = running >= hits.min() if stop_at_first and len(hits) else False
+            waiting[length] &= ~(its_ends | stops)
+        stays = np.any(list(waiting.values()), 0)
         if not stays.any():
             break
         if not stays.all():
             run.keep(np.flatnonzero(stays))
             running = running[stays]
+            waiting = {length: waits[stays] for length, waits in waiting.items()}
     return ended

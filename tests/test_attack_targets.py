@@ -58,6 +58,25 @@ def test_a_line_for_each_trial_and_nothing_done_twice(workplace):
     assert {path: path.stat().st_mtime_ns for path in tables(workplace).values()} == times
 
 
+def test_several_numbers_of_epochs_are_written_as_if_each_were_run(workplace, tmp_path):
+    attack = (*ATTACK, "--mode", "oneshot", "--targets", "3", "--stop-at-first", "--shaping", "0.1")
+    for epochs in "31":
+        workplace.succeed(*attack, "--epochs", epochs, RESULTS=tmp_path / "apart", **KEPT)
+    apart = {path.relative_to(tmp_path / "apart"): path.read_bytes() for path in tmp_path.glob("apart/**/*.csv")}
+    done = workplace.succeed(*attack, "--epochs", "3", "1", **KEPT)
+    assert done.stderr.count(" trials, ") == 3
+    ours = {path.relative_to(workplace.results): path.read_bytes() for path in workplace.results.rglob("*.csv")}
+    assert len(ours) == 6 and ours == apart
+    lost = next(path for path in workplace.results.rglob("attack_w_2.csv") if path.parent.name.endswith("_epochs_1"))
+    lost.unlink()
+    times = {path: path.stat().st_mtime_ns for path in workplace.results.rglob("attack_w_*.csv")}
+    again = workplace.succeed(*attack, "--epochs", "3", "1", **KEPT)
+    assert (
+        again.stderr.count("finished before") == 2 and lost.read_bytes() == apart[lost.relative_to(workplace.results)]
+    )
+    assert times == {path: path.stat().st_mtime_ns for path in times}
+
+
 def test_every_trial_answers_for_the_first_success_but_not_the_other_way(workplace):
     stopped = workplace.succeed(*ONESHOT, "--target", "2", "--stop-at-first", **KEPT)
     assert "finished before" not in stopped.stderr
@@ -87,6 +106,8 @@ def test_tasks_deal_the_targets_out(workplace):
         (["--poisons", "129"], "--poisons 129", "ask for 128 at most"),
         (["--task", "3", "--tasks", "2"], "--task 3", "1 to 2"),
         (["--epochs", "-1"], "--epochs", "1 or more"),
+        (["--epochs", "3", "1", "--record"], "--epochs", "give one"),
+        (["--epochs", "3", "1", "--radius", "1", "2"], "--epochs", "give one"),
         (["--shaping", "4:noise"], "--shaping", "4:noise"),
         (["--mode", "twoshot"], "--mode", "twoshot"),
         (["--mode", "multipoison", "--record"], "--record", "--mode oneshot"),

@@ -59,8 +59,8 @@ def clean(small):
 
 def run(small, clean, poisons, mode, shaping=UNDEFENDED, stop_at_first=False, wanted=4, replicas=40, epochs=EPOCHS):
     engine = stack.Stack(clean, [shaping] * replicas, "adam", 0.04, 215)
-    setting = trials.Setting(small, mode, 50, epochs, 215)
-    return trials.run(engine, setting, *poisons, target_of(small), wanted, POISONS, stop_at_first)
+    setting = trials.Setting(small, mode, 50, (epochs,), 215)
+    return trials.run(engine, setting, *poisons, target_of(small), wanted, POISONS, stop_at_first)[epochs]
 
 
 def alone(small, clean, x, y, places, shaping, epochs):
@@ -97,7 +97,7 @@ def test_a_multipoison_trial_is_a_training_on_the_first_poisons(small, clean, po
     for trial in (ended[2], ended[8]):
         x, y = (values[: trial.poison] for values in poisons)
         engine_rows = trials.rows_of(
-            trials.Setting(small, "multipoison", 50, 2, 215), *poisons, range(trial.poison, trial.poison + 1)
+            trials.Setting(small, "multipoison", 50, (2,), 215), *poisons, range(trial.poison, trial.poison + 1)
         )
         assert engine_rows.weight.numpy()[420:, 0].tolist() == [1] * trial.poison + [0] * (POISONS - trial.poison)
         engine = stack.Stack(clean, [Shaping.clip(0.2)], "adam", 0.04, 215)
@@ -124,6 +124,29 @@ def test_stopping_at_the_first_success_is_the_start_of_the_whole(mode, small, cl
     for early, late in zip(stopped, whole):
         assert (early.poison, early.success, early.epoch) == (late.poison, late.success, late.epoch)
         assert np.allclose(early.probabilities, late.probabilities, atol=2e-4)
+
+
+@pytest.mark.parametrize("mode", ["oneshot", "multipoison"])
+@pytest.mark.parametrize("stop_at_first", [False, True])
+def test_several_numbers_of_epochs_are_one_training(mode, stop_at_first, small, clean, poisons, monkeypatch):
+    """The first success within 3 epochs, where there is one, is of a later poison than that within 12."""
+    lengths, trained = (12, 3, 1), []
+    train_epoch = stack.Stack.train_epoch
+    monkeypatch.setattr(trials, "GROUPS", (4, 5))
+    apart = {length: run(small, clean, poisons, mode, stop_at_first=stop_at_first, epochs=length) for length in lengths}
+    monkeypatch.setattr(stack.Stack, "train_epoch", lambda *arguments: trained.append(1) or train_epoch(*arguments))
+    engine = stack.Stack(clean, [UNDEFENDED] * 5, "adam", 0.04, 215)
+    setting = trials.Setting(small, mode, 50, lengths, 215)
+    together = trials.run(engine, setting, *poisons, target_of(small), 4, POISONS, stop_at_first)
+    assert set(together) == set(lengths)
+    for length, ended in together.items():
+        outcomes = [[(trial.poison, trial.success, trial.epoch) for trial in each] for each in (ended, apart[length])]
+        assert outcomes[0] == outcomes[1] and max(trial.epoch for trial in ended) <= length
+        for one, other in zip(ended, apart[length]):
+            assert np.allclose(one.probabilities, other.probabilities, atol=2e-4)
+            assert one.test_acc == pytest.approx(other.test_acc, abs=0.01)
+    assert len({len(ended) for ended in together.values()}) == (2 if stop_at_first else 1)
+    assert len(trained) <= 12 * len(list(trials.groups(POISONS)))
 
 
 def test_an_attack_that_never_succeeds_runs_every_trial_to_its_end(small, clean, poisons):
@@ -158,9 +181,9 @@ def test_each_trial_has_the_accuracy_of_its_own_replica(small):
         def hits(self, x, y, replica):
             return np.arange(len(y))[np.newaxis] < 10 * replica
 
-    setting, x = trials.Setting(small, "oneshot", 50, 1, 215), small.x_train[:4]
+    setting, x = trials.Setting(small, "oneshot", 50, (1,), 215), small.x_train[:4]
     rows = trials.rows_of(setting, x, small.y_train[:4], range(5))
-    ended = trials.run_group(Engine(), setting, rows, range(5), target_of(small), 4, False)
+    ended = trials.run_group(Engine(), setting, rows, range(5), target_of(small), 4, False)[1]
     assert [trial.poison for trial in ended] == [0, 1, 2, 3, 4] and left == [list(range(5))]
     assert [trial.success for trial in ended] == [False, False, True, True, False]
     assert [trial.test_acc for trial in ended[:4]] == pytest.approx([10 * replica / 420 for replica in range(4)])
@@ -192,8 +215,8 @@ def test_trials_behind_the_first_success_are_not_run_on(small):
         def hits(self, x, y, replica):
             return np.ones((1, len(y)), bool)
 
-    setting = trials.Setting(small, "oneshot", 50, 4, 215)
-    ended = trials.run(Engine(), setting, small.x_train[:4], small.y_train[:4], target_of(small), 4, 4, True)
+    setting = trials.Setting(small, "oneshot", 50, (4,), 215)
+    ended = trials.run(Engine(), setting, small.x_train[:4], small.y_train[:4], target_of(small), 4, 4, True)[4]
     assert [(trial.poison, trial.success, trial.epoch) for trial in ended] == [(0, False, 4), (1, True, 2)]
     assert kept == [[0, 1, 2, 3, 4], [0]] and trained == [(1, 5), (2, 5), (3, 1), (4, 1)]
 

@@ -22,7 +22,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 from command_line import run
 from results import layout
 
-TARGETS, POISONS, CLIP_NORM = 20, 10, 4.0
+TARGETS, POISONS, EPOCHS, CLIP_NORM = 20, 10, 50, 4.0
 
 
 def main() -> None:
@@ -43,7 +43,7 @@ def main() -> None:
     base = data.x_train[shafahi.base_rows(data.y_train, shafahi.TARGET_CLASS, POISONS)]
     known = {line["noise_multiplier"]: line for line in table("models")}
     hit = {line["noise_multiplier"]: line["successes"] for line in table("tpoisoning") if line["mode"] == "oneshot"}
-    setting = trials.Setting(data, "oneshot", published.batch_size, 50, layout.SEED)
+    setting = trials.Setting(data, "oneshot", published.batch_size, (EPOCHS,), layout.SEED)
     for multiplier in known:
         line = known[multiplier]
         print(
@@ -78,7 +78,7 @@ def main() -> None:
                 poisons, _ = crafter.craft(data.x_test[target], base, shafahi.Budget(poisons=POISONS))
                 ended = trials.run(
                     engine, setting, poisons, labels, data.x_test[target], shafahi.TARGET_CLASS, POISONS, True
-                )
+                )[EPOCHS]
                 successes += any(trial.success and trial.poison for trial in ended)
             print(f"    {kind}: {best[0]:.4f} at epoch {best[1]}, {successes} of {len(targets)} targets", flush=True)
 
