@@ -56,7 +56,8 @@ class Attack:
 
     attack: its name; victim: the model that is attacked; source: the one that poisons are crafted against, by default
     the same. classes are the targets' own and the wanted one; budgets: what the attacker may do, one or several;
-    epochs: of re-training, one number or, for one budget, several; most: how many trials a stack may have.
+    epochs: of re-training, one number or, for one budget, several; targets: rows of the test set; most: how many trials
+    a stack may have; controls: of the targets, by the number of places that poisons take in an epoch's order.
     """
 
     dataset: datasets.Dataset
@@ -67,14 +68,17 @@ class Attack:
     classes: tuple[int, int]
     budgets: list[shafahi.Budget]
     epochs: list[int]
+    targets: list[int]
     mode: str
     stop_at_first: bool
     most: int | None = None
     attack: str = shafahi.NAME
     source: baselines.Baseline | None = None
+    controls: dict = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.source, self.one_at_a_time = self.source or self.victim, threading.Lock()
+        self.first_to_control = threading.Lock()
         self.crafter: shafahi.Crafter | together.Together
         if self.attack == shafahi.NAME:
             self.crafter = shafahi.Crafter(self.source.model)
@@ -100,6 +104,21 @@ class Attack:
         """The softmax outputs of the clean model for the target, float64 [classes]."""
         with self.one_at_a_time:
             return baselines.probabilities(self.victim.model, self.dataset.x_test[target])[0]
+
+    def without_poison(self, engine, setting, target: int, poisons: int) -> dict:
+        """Trial 0 of a target by each number of epochs, of a re-training that all targets share.
+
+        engine: a stack that may run it; setting: a `models.trials.Setting`; poisons: as many as the target has.
+        """
+        from models import trials
+
+        places = min(1, poisons) if self.mode == "oneshot" else poisons
+        with self.first_to_control:
+            if places not in self.controls:
+                whole = dataclasses.replace(setting, epochs=tuple(self.epochs))
+                self.controls[places] = trials.control(engine, whole, self.targets, places)
+        place = self.targets.index(target)
+        return {epochs: self.controls[places].trial(place, self.classes[1], epochs) for epochs in setting.epochs}
 
     def cell(
         self,
@@ -148,19 +167,21 @@ def main() -> None:
         print(*targets[options.task - 1 :: options.tasks], sep="\n")
         return
     if options.record:
-        attacks = [attack_on(options, dataset, chosen) for chosen in dict.fromkeys([UNDEFENDED, *options.shaping])]
-        target, poison = first_success(attacks[0], targets)
+        attacks = [
+            attack_on(options, dataset, chosen, targets) for chosen in dict.fromkeys([UNDEFENDED, *options.shaping])
+        ]
+        target, poison = first_success(attacks[0])
         for attack in attacks:
             if attack.shaping in options.shaping:
                 record(attack, target, poison)
         return
     for chosen in options.shaping:
-        attack = attack_on(options, dataset, chosen)
+        attack = attack_on(options, dataset, chosen, targets[options.task - 1 :: options.tasks])
         attack.most = memory.replicas(
             options.memory, workers, options.network, dataset, options.poisons * len(attack.budgets),
             attack.training.batch_size, shapings=[chosen],
         )  # fmt: skip
-        attack_all(attack, targets[options.task - 1 :: options.tasks], workers)
+        attack_all(attack, workers)
 
 
 def parse():
@@ -243,7 +264,7 @@ def parse():
     return options
 
 
-def attack_on(options, dataset: datasets.Dataset, chosen: Shaping) -> Attack:
+def attack_on(options, dataset: datasets.Dataset, chosen: Shaping, targets: list[int]) -> Attack:
     """The attack on the clean model of one shaping, which is trained where it is missing."""
     training = Training.published(dataset.name, options.network, max(options.epochs), seed=options.seed)
     victim = baselines.baseline(training, dataset, chosen, options.learning_rate)
@@ -253,7 +274,7 @@ def attack_on(options, dataset: datasets.Dataset, chosen: Shaping) -> Attack:
     source = baselines.baseline(training, dataset) if options.transfer and chosen.defended else None
     return Attack(
         dataset, training, chosen, options.learning_rate, victim, classes, budgets, options.epochs,
-        options.mode, stop,
+        targets, options.mode, stop,
         attack=options.attack, source=source,
     )  # fmt: skip
 
@@ -273,8 +294,9 @@ def choose_targets(options, dataset: datasets.Dataset) -> list[int]:
     return found[: options.targets].tolist()
 
 
-def attack_all(attack: Attack, targets: list[int], workers: int) -> None:
+def attack_all(attack: Attack, workers: int) -> None:
     """Attack the targets, each worker one at a time with a stack of its own."""
+    targets = attack.targets
     if not targets:  # more tasks than targets
         return
     poisons, mine = attack.poisons(targets[0])[0], threading.local()
@@ -351,13 +373,14 @@ def run_trials(attack: Attack, target: int, mine: threading.local, todo: list[tu
         attack.dataset, attack.mode, training.batch_size, tuple(dict.fromkeys(epochs)), training.seed, attack.most
     )
     wanted = attack.dataset.x_test[target], attack.classes[1]
-    ended = trials.run(mine.engine, setting, x, y, *wanted, len(y), attack.stop_at_first)
+    without = attack.without_poison(mine.engine, setting, target, len(y))
+    ended = trials.run(mine.engine, setting, x, y, *wanted, len(y), attack.stop_at_first, without)
     if len(sets) == 1:
         return [ended[length] for length in epochs]
-    without, *each = ended[epochs[0]]  # every trial was run: several budgets do not stop at a first success
+    none, *each = ended[epochs[0]]  # every trial was run: several budgets do not stop at a first success
     firsts = np.cumsum([0, *sizes])
     return [
-        [without, *(dataclasses.replace(trial, poison=trial.poison - first) for trial in each[first : first + size])]
+        [none, *(dataclasses.replace(trial, poison=trial.poison - first) for trial in each[first : first + size])]
         for first, size in zip(firsts.tolist(), sizes)
     ]
 
@@ -395,18 +418,18 @@ def success_of(lines: list[dict]) -> dict | None:
     return next((line for line in lines if line["poison"] != "0" and line["success"] == "True"), None)
 
 
-def first_success(attack: Attack, targets: list[int]) -> tuple[int, int]:
+def first_success(attack: Attack) -> tuple[int, int]:
     """The first target that the undefended oneshot attack hits, and the number of the poison.
 
     Runs what is not finished, and refuses when none is hit.
     """
     mine = threading.local()
-    for target in targets:
+    for target in attack.targets:
         hit = success_of(attack_target(attack, target, mine)[0][0])
         if hit:
             return target, int(hit["poison"])
     refuse(
-        f"--record: the undefended attack succeeds on none of {len(targets)} targets; give more with --targets or"
+        f"--record: the undefended attack succeeds on none of {len(attack.targets)} targets; give more with --targets or"
         " --poisons"
     )
 

@@ -3,7 +3,7 @@ a stack.
 
 A trial succeeds when, at the end of any epoch, the model takes the target for the wanted class; it then leaves the
 stack. In mode `oneshot` trial k sees the k-th poison alone, in mode `multipoison` the first k together. Trial 0 sees
-none: what it does, the poisons did not.
+none: what it does, the poisons did not. It is the same training for all targets of a clean model (`control`).
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ import numpy as np
 from datasets import Dataset
 from models import minibatches, stack
 
-# Trials that train together: few at first, since many targets fall to an early one; then as many as a core's cache
+# Trials that train together: few at first, since most targets fall to an early one; then as many as a core's cache
 # holds, again and again
-GROUPS = (11, 40)
+GROUPS = (4, 40)
 
 
 @dataclass(frozen=True)
@@ -53,9 +53,56 @@ class Setting:
     most: int | None = None
 
 
-def groups(trials: int, most: int | None = None) -> Iterator[range]:
-    """The trials 0 to `trials` in groups, of `most` at most."""
-    first, size, next_size = 0, *(min(size, most or size) for size in GROUPS)
+@dataclass(frozen=True)
+class Control:
+    """Trial 0 of many targets: what the model makes of each after every epoch of a re-training without poison.
+
+    probabilities: float32 [epochs, targets, classes]; accuracies: float64 [epochs], NaN once it has diverged, after
+    which nothing is there.
+    """
+
+    probabilities: np.ndarray
+    accuracies: np.ndarray
+
+    def trial(self, place: int, wanted: int, epochs: int) -> Trial:
+        """Trial 0 of the target at a place, of so many epochs."""
+        probabilities, accuracies = self.probabilities[:epochs, place], self.accuracies[:epochs]
+        ends = (probabilities.argmax(1) == wanted) | np.isnan(accuracies)
+        last = int(ends.argmax()) if ends.any() else len(ends) - 1
+        success = bool(ends[last] and not np.isnan(accuracies[last]))
+        return Trial(0, success, probabilities[last], last + 1, float(accuracies[last]))
+
+
+def control(engine: stack.Stack, setting: Setting, targets: list[int], poisons: int) -> Control:
+    """Re-train on the clean rows in the order that trials with so many poisons see them, for all of `setting.epochs`.
+
+    targets: rows of the test set. All of it is looked at, so that no target's last digits depend on the others.
+    """
+    data, probabilities, accuracies = setting.dataset, [], []
+    rows = rows_of(setting, data.x_train[:1].repeat(poisons, 0), data.y_train[:1].repeat(poisons), range(1))
+    test = data.x_test.reshape(len(data.x_test), -1)
+    engine.reset()
+    engine.keep([0])
+    for _ in epochs_of(engine, setting, rows).epochs(max(setting.epochs)):
+        probabilities.append(engine.probabilities(test)[0, targets])
+        finite = engine.finite()[0]
+        accuracies.append(float(engine.hits(data.x_test, data.y_test).mean()) if finite else np.nan)
+        if not finite:
+            break
+    return Control(np.array(probabilities), np.array(accuracies))
+
+
+def epochs_of(engine: stack.Stack, setting: Setting, rows: minibatches.Rows) -> minibatches.Run:
+    """The re-training of some trials. The row that one poison is too many, alone in a last batch and so a step of its
+    own, would cost a model 2 points of accuracy.
+    """
+    batches = partial(minibatches.shuffled, batch_size=setting.batch_size, seed=setting.seed, short_last=False)
+    return minibatches.Run(engine, rows, batches)
+
+
+def groups(trials: int, most: int | None = None, first: int = 0) -> Iterator[range]:
+    """The trials `first` to `trials` in groups, of `most` at most."""
+    size, next_size = (min(size, most or size) for size in GROUPS)
     while first <= trials:
         yield range(first, min(first + size, trials + 1))
         first, size = first + size, next_size
@@ -70,7 +117,7 @@ def rows_of(setting: Setting, x: np.ndarray, y: np.ndarray, trials: range) -> mi
     """
     data, clean, poison = setting.dataset, len(setting.dataset.y_train), np.arange(len(y))
     if setting.mode == "oneshot":
-        poison = np.array([trial - 1 for trial in trials if trial])
+        poison = np.array([trial - 1 for trial in trials if trial] or range(min(1, len(y))), int)
         seen, places = poison[:, np.newaxis] + 1 == np.array(trials), np.full(len(poison), clean)
     else:
         seen, places = poison[:, np.newaxis] + 1 <= np.array(trials), clean + poison
@@ -90,16 +137,18 @@ def run(
     wanted: int,
     trials: int,
     stop_at_first: bool,
+    without: dict[int, Trial] | None = None,
 ) -> dict[int, list[Trial]]:
     """Run trials 0 to `trials` with the poisons x, y against the target; returns them in order, by `setting.epochs`.
 
     engine: a stack of as many replicas as a group has or more, all of one shaping, that starts from the clean model.
     stop_at_first: end with the first trial that succeeds, as if one were run after the other: those behind it are not
-    returned.
+    returned. without: trial 0 by the number of epochs, where it has been run (`Control.trial`).
     """
-    ended: dict[int, list[Trial]] = {length: [] for length in setting.epochs}
+    known = without or {}
+    ended: dict[int, list[Trial]] = {length: [known[length]] if known else [] for length in setting.epochs}
     lengths = list(setting.epochs)  # those that are not decided
-    for group in groups(trials, setting.most):
+    for group in groups(trials, setting.most, 1 if known else 0):
         rows = rows_of(setting, x, y, group)
         found = run_group(engine, replace(setting, epochs=tuple(lengths)), rows, group, target, wanted, stop_at_first)
         for length, its in found.items():
@@ -128,10 +177,7 @@ def run_group(
     waiting = {length: np.ones(len(group), bool) for length in setting.epochs}  # which trials have not ended by then
     engine.reset()
     engine.keep(range(len(group)))
-    # The row that one poison is too many, alone in a last batch and so a step of its own, would cost a model 2 points
-    # of accuracy.
-    batches = partial(minibatches.shuffled, batch_size=setting.batch_size, seed=setting.seed, short_last=False)
-    run = minibatches.Run(engine, rows, batches)
+    run = epochs_of(engine, setting, rows)
     for epoch, _ in run.epochs(max(setting.epochs)):
         probabilities = engine.probabilities(target.reshape(1, -1))[:, 0]
         finite = engine.finite()  # a trial that diverges ends without success

@@ -41,6 +41,19 @@ def until(stream, text: str) -> str:
     raise AssertionError(said)
 
 
+def ended(process: subprocess.Popen) -> str:
+    """What a process says to its end; its streams are closed once all that it started has ended. One that does not end
+    is killed, and the failure says where each of its group was.
+    """
+    try:
+        return process.communicate(timeout=20)[1]
+    except subprocess.TimeoutExpired:
+        columns = "pid,ppid,stat,wchan:24,nlwp,etimes,cmd"
+        left = subprocess.run(["ps", "-o", columns, "-g", str(process.pid)], capture_output=True, text=True).stdout
+        os.killpg(process.pid, signal.SIGKILL)
+        return pytest.fail(f"not ended after 20 s:\n{left}{process.communicate()[1]}")
+
+
 @pytest.mark.parametrize("number", ENDS)
 @pytest.mark.parametrize("reaches", ["script", "all"])
 def test_a_signal_ends_a_script_and_all_that_it_started_at_once(number, reaches, workplace, record_property):
@@ -53,7 +66,7 @@ def test_a_signal_ends_a_script_and_all_that_it_started_at_once(number, reaches,
         os.killpg(process.pid, number)
     else:
         os.kill(process.pid, number)
-    _, stderr = process.communicate(timeout=20)  # its streams are closed once every process has ended
+    stderr = ended(process)
     assert time.monotonic() - began < 3
     assert process.returncode == -number
     assert stderr.strip().splitlines()[-1] == ENDS[number] and "Traceback" not in stderr

@@ -190,8 +190,9 @@ def test_each_trial_has_the_accuracy_of_its_own_replica(small):
     assert np.isnan(ended[4].test_acc)
 
 
-def test_trials_behind_the_first_success_are_not_run_on(small):
+def test_trials_behind_the_first_success_are_not_run_on(small, monkeypatch):
     """Of five trials the second, on poison 1, succeeds in epoch 2: only the one before it has epochs left."""
+    monkeypatch.setattr(trials, "GROUPS", (11, 40))
     here, kept, trained = [5], [], []
 
     class Engine:
@@ -221,8 +222,48 @@ def test_trials_behind_the_first_success_are_not_run_on(small):
     assert kept == [[0, 1, 2, 3, 4], [0]] and trained == [(1, 5), (2, 5), (3, 1), (4, 1)]
 
 
+@pytest.mark.parametrize("mode", ["oneshot", "multipoison"])
+@pytest.mark.parametrize("shaping", [UNDEFENDED, Shaping.clip(1.0, 0.05)])
+def test_the_control_of_all_targets_is_each_targets_own(mode, shaping, small, clean, poisons):
+    engine = stack.Stack(clean, [shaping] * 40, "adam", 0.04, 215)
+    setting = trials.Setting(small, mode, 50, (EPOCHS, 2), 215)
+    targets = np.flatnonzero(small.y_test == 3)[:3]
+    control = trials.control(engine, setting, targets.tolist(), POISONS)
+    taken_for = clean.predict(small.x_test[targets], verbose=0).argmax(1)
+    for place, target in enumerate(targets):
+        for wanted in {4, int(taken_for[place])}:  # one that it is taken for at once
+            own = trials.run(engine, setting, *poisons, small.x_test[target], wanted, POISONS, True)
+            without = {length: control.trial(place, wanted, length) for length in setting.epochs}
+            for length in setting.epochs:
+                one, other = own[length][0], without[length]
+                assert (one.poison, one.success, one.epoch) == (other.poison, other.success, other.epoch)
+                assert np.allclose(one.probabilities, other.probabilities, atol=2e-4)
+                assert one.test_acc == pytest.approx(other.test_acc, abs=0.01)
+            known = trials.run(engine, setting, *poisons, small.x_test[target], wanted, POISONS, True, without)
+            outcomes = [
+                {
+                    length: [(trial.poison, trial.success, trial.epoch) for trial in ended]
+                    for length, ended in found.items()
+                }
+                for found in (own, known)
+            ]
+            assert outcomes[0] == outcomes[1]
+
+
+def test_a_control_that_diverges_ends_there(small):
+    probabilities = np.eye(9, dtype=np.float32)[[[3, 5], [3, 4], [0, 0]]]
+    control = trials.Control(probabilities, np.array([0.5, 0.6, np.nan]))
+    assert [(one.success, one.epoch) for one in (control.trial(0, 4, 50), control.trial(1, 4, 50))] == [
+        (False, 3),
+        (True, 2),
+    ]
+    assert np.isnan(control.trial(0, 4, 50).test_acc) and control.trial(0, 4, 2).test_acc == 0.6
+    assert not control.trial(0, 0, 3).success  # what a diverged model says is none
+
+
 def test_groups_hold_every_trial_once(monkeypatch):
-    for count in (1, 10, 11, 51, 100, 101):
+    for count in (1, 3, 4, 10, 11, 51, 100, 101):
         assert [trial for group in trials.groups(count) for trial in group] == list(range(count + 1))
+        assert [trial for group in trials.groups(count, first=1) for trial in group] == list(range(1, count + 1))
     monkeypatch.setattr(trials, "GROUPS", (1, 1))
     assert [list(group) for group in trials.groups(2)] == [[0], [1], [2]]
