@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import seconds
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 TRAIN = ("python3", "train.py", "--dataset", "subtask", "--network", "lr")
@@ -142,6 +143,35 @@ def refused(done: subprocess.CompletedProcess) -> str:
     lines = done.stderr.strip().splitlines()
     assert len(lines) == 1 and lines[0].startswith("error: "), done.stderr
     return lines[0]
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items) -> None:
+    """Mark tests by how long they took (seconds.csv), and order them so that workers have equally much: what takes
+    long comes first. Tests of a file that share a fixture stay together.
+    """
+    known, killers = seconds.known(), seconds.killers()
+    took = dict(zip(known.index, zip(known.seconds / known.cases, known.longest)))
+    shared = {item.path.name for item in items for name in item.fixturenames if of_module(item, name)}
+    work: dict[str, float] = {}
+    for item in items:
+        mean, longest = took.get((item.path.stem, item.originalname), (0.0, 0.0))
+        if longest >= seconds.SLOW:
+            item.add_marker("slow")
+        elif longest < seconds.QUICK and item.nodeid in killers:
+            item.add_marker("quick")
+        together = item.path.name in shared
+        if together:
+            item.add_marker(pytest.mark.xdist_group(item.path.stem))
+        item.unit = item.path.name if together else item.nodeid
+        work[item.unit] = work.get(item.unit, 0.0) + mean
+    items.sort(key=lambda item: -work[item.unit])
+
+
+def of_module(item, name: str) -> bool:
+    """Whether a fixture of a test is made once for its file."""
+    definitions = item._fixtureinfo.name2fixturedefs.get(name, ())
+    return any(one.scope == "module" for one in definitions)
 
 
 def pytest_terminal_summary(terminalreporter) -> None:

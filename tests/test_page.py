@@ -13,6 +13,8 @@ from test_report import copy_kept
 
 from reports import plots, reasons
 
+pytestmark = pytest.mark.slow  # the page takes half a minute to make
+
 
 @pytest.fixture(scope="module")
 def page(tmp_path_factory):

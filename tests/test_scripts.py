@@ -12,7 +12,7 @@ from conftest import REPOSITORY, Workplace, copied_suite, refused
 
 from poisons import shafahi
 
-SCRIPTS = sorted(REPOSITORY.glob("*.sh"))
+SCRIPTS = sorted(path for path in REPOSITORY.glob("*.sh") if "-" not in path.name)  # others are of tasks
 OTHERS = (REPOSITORY / "common.bash", REPOSITORY / ".ci/run")
 
 
