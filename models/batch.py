@@ -28,7 +28,7 @@ class Batch:
     every dense layer; softmax: the largest logit, and the sum of the exponentials of all less it, [replica, 1, batch]
     each; weight: float32 [replica, batch]; labels: int32 [batch]; places: int32 [batch], each row's place before the
     clean ones were put first; rows: int32 [batch], their numbers; epoch: from 1, of the phase; copies: whether any
-    weight is above 1; memory: what the kind keeps.
+    weight is above 1; ones: whether all are known to be 1; memory: what the kind keeps.
     """
 
     front: Front
@@ -44,6 +44,7 @@ class Batch:
     epoch: tf.Tensor | int = 1
     trusted: Batch | None = None  # the trusted rows, where a shaping of the stack asks for them
     copies: bool = True
+    ones: bool = False
     memory: dict[str, tf.Variable | list[tf.Variable]] = field(default_factory=dict)
     factors: list[tf.Tensor] | None = None  # what the links before made of each layer's gradients, [replica, batch]
 

@@ -96,10 +96,10 @@ class Front:
             found.append(tf.reduce_sum(moved * delta, [1, 2, 3])[tf.newaxis])
         return found
 
-    def sums(self, maps: Maps, factors: list[tf.Tensor]) -> list[tf.Tensor]:
+    def sums(self, maps: Maps, factors: list[tf.Tensor], ones: bool = False) -> list[tf.Tensor]:
         """The sums over the examples of factor_i g_i, of every kernel and then of every bias.
 
-        factors: float32 [1, batch] for each convolution.
+        factors: float32 [1, batch] for each convolution; ones: whether all of them are 1.
         """
         kernels = []
         examples = maps.examples or [None] * len(self.kernels)
@@ -110,7 +110,7 @@ class Front:
                 flat = tf.reshape(gradients, [-1, tf.size(kernel)])
                 kernels.append(tf.reshape(tf.matmul(factor, flat), [1, *kernel.shape[1:]]))
             else:
-                scaled = delta * tf.reshape(factor, [-1, 1, 1, 1])
+                scaled = delta if ones else delta * tf.reshape(factor, [-1, 1, 1, 1])
                 total = tf.raw_ops.Conv2DBackpropFilter(
                     input=layer, filter_sizes=kernel.shape[1:], out_backprop=scaled, strides=[1] * 4, padding=padding
                 )
@@ -120,15 +120,18 @@ class Front:
         ]
 
     def _forward(self, x: tf.Tensor, maps: Maps) -> tf.Tensor:
-        values = tf.reshape(x, [-1, *self.shape])
-        for layer in self.layers:
+        values, active = tf.reshape(x, [-1, *self.shape]), True
+        for layer, following in zip(self.layers, [*self.layers[1:], None]):
             if isinstance(layer, tf.keras.layers.MaxPool2D):
                 values = tf.nn.max_pool2d(values, layer.pool_size, layer.strides, layer.padding.upper())
-                continue
-            kernel, bias = self.kernels[len(maps.inputs)][0], self.biases[len(maps.inputs)][0]
-            maps.inputs.append(values)
-            maps.pre_activations.append(tf.nn.bias_add(tf.nn.conv2d(values, kernel, 1, layer.padding.upper()), bias))
-            values = tf.nn.relu(maps.pre_activations[-1])
+            else:
+                kernel, bias = self.kernels[len(maps.inputs)][0], self.biases[len(maps.inputs)][0]
+                maps.inputs.append(values)
+                values, active = tf.nn.bias_add(tf.nn.conv2d(values, kernel, 1, layer.padding.upper()), bias), False
+                maps.pre_activations.append(values)
+            # the relu of what a pool leaves is what the pool leaves of the relu, with the same gradient, and less work
+            if not active and not isinstance(following, tf.keras.layers.MaxPool2D):
+                values, active = tf.nn.relu(values), True
         return tf.reshape(values, [-1, values.shape[1] * values.shape[2] * values.shape[3]])
 
     def _squared_norms(self, maps: Maps) -> tuple[list[tf.Tensor], list[tf.Tensor]]:

@@ -58,6 +58,11 @@ class Rows:
         """Whether a row counts more than once for a replica."""
         return bool(self.weight.numpy().max() > 1)
 
+    @functools.cached_property
+    def ones(self) -> bool:
+        """Whether every row counts once for every replica."""
+        return bool((self.weight.numpy() == 1).all())
+
     def keep(self, replicas: Sequence[int] | np.ndarray) -> Rows:
         """The rows of a stack of which only these replicas are left."""
         import tensorflow as tf

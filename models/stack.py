@@ -112,7 +112,7 @@ class Stack:
         """
         self._begin(rows, epoch)
         phases = tuple(group.phase(epoch.number) for group in self.groups)
-        recorded = self._traced(phases, rows.copies, record)(*self._arrays(rows, epoch))
+        recorded = self._traced(phases, rows.copies, rows.ones, record)(*self._arrays(rows, epoch))
         if not record:
             return None
         *sums, squared_norms, inner_products = (values.numpy() for values in recorded)
@@ -294,9 +294,9 @@ class Stack:
     def _logits(self, x, kernels, biases):
         return forward(self.front.features(x), kernels, biases)[-1]
 
-    def _traced(self, phases: tuple[int, ...], copies: bool, record: bool) -> Callable:
+    def _traced(self, phases: tuple[int, ...], copies: bool, ones: bool, record: bool) -> Callable:
         """`_epoch`, traced once for rows and batches of any number: it takes seconds where a stack has many kinds."""
-        key = phases, copies, record
+        key = phases, copies, ones, record
         if key not in self.traced:
             x = tf.TensorSpec([None, int(np.prod(self.front.shape))])
             weight, each, whole = tf.TensorSpec([None, None]), tf.TensorSpec([None]), tf.TensorSpec([None], tf.int32)
@@ -305,7 +305,7 @@ class Stack:
         return self.traced[key]
 
     @tf.function
-    def _epoch(self, x, y, weight, squared_norms, order, starts, clean, places, number, phases, copies, record):
+    def _epoch(self, x, y, weight, squared_norms, order, starts, clean, places, number, phases, copies, ones, record):
         steps = tf.size(clean)
         arrays = [tf.TensorArray(tf.float32, steps, infer_shape=False) for _ in range(6 if record else 0)]
         y, squared_norms, weight = (
@@ -317,7 +317,8 @@ class Stack:
             part = slice(starts[step], starts[step + 1])
             rows = order[part]
             batch = self._look(tf.gather(x, rows), y[part], weight[:, part], squared_norms[part])
-            batch.rows, batch.places, batch.epoch, batch.copies = rows, places[part], number, copies
+            batch.rows, batch.places, batch.epoch = rows, places[part], number
+            batch.copies, batch.ones = copies, ones
             recorded = self._step(batch, clean[step], phases, record)
             arrays = [array.write(step, values) for array, values in zip(arrays, recorded)]
         return [array.stack() for array in arrays[:4]] + [array.concat() for array in arrays[4:]]
@@ -341,7 +342,8 @@ class Stack:
         inputs, deltas, weight = batch.inputs, batch.deltas, batch.weight
         weights, instead = self._shape(batch, phases) if self.weighs else (None, None)
         factors = batch.by_layer(weight) if weights is None else batch.counted(weights)
-        shaped = [delta * factor[:, tf.newaxis] for delta, factor in zip(deltas, factors)]
+        ones = weights is None and batch.ones
+        shaped = deltas if ones else [delta * factor[:, tf.newaxis] for delta, factor in zip(deltas, factors)]
 
         # The last layer's sum is made of its clean and its poison part, recorded or not, so recording changes no bit of
         # a training.
@@ -354,7 +356,7 @@ class Stack:
             clean_kernel + poison_kernel
         ]
         sums += [tf.reduce_sum(delta, -1) for delta in shaped[:-1]] + [clean_bias + poison_bias]
-        sums += self.front.sums(batch.maps, factors[len(deltas) :])
+        sums += self.front.sums(batch.maps, factors[len(deltas) :], ones)
         if instead:
             sums = self._replaced(sums, instead)
         if self.adds_noise:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +15,8 @@ import seconds
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 TRAIN = ("python3", "train.py", "--dataset", "subtask", "--network", "lr")
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # in the background of a script; commands would ignore it, too
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 # what libraries keep, of tests that import them without a command
 os.environ.setdefault("KERAS_HOME", str(REPOSITORY / ".cache/keras"))
