@@ -429,8 +429,8 @@ def first_success(attack: Attack) -> tuple[int, int]:
         if hit:
             return target, int(hit["poison"])
     refuse(
-        f"--record: the undefended attack succeeds on none of {len(attack.targets)} targets; give more with --targets or"
-        " --poisons"
+        f"--record: the undefended attack succeeds on none of {len(attack.targets)} targets; give more with --targets"
+        " or --poisons"
     )
 
 
