@@ -214,7 +214,7 @@ def parse():
         type=COUNT,
         nargs="+",
         default=[layout.RETRAIN_EPOCHS],
-        help="of re-training; several: results for each, of the same trainings (default: 50)",
+        help=f"of re-training; several: results for each, of the same trainings (default: {layout.RETRAIN_EPOCHS})",
     )
     parser.add_argument(
         "--stop-at-first",

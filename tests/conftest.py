@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -138,6 +139,11 @@ def copied_suite(folder: Path) -> Path:
             (suite / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(REPOSITORY / name, suite / name)
     return suite
+
+
+def anchor(title: str) -> str:
+    """What a heading of a document is linked by, as GitHub makes it."""
+    return re.sub(r"[^\w\- ]", "", title.strip().lower()).replace(" ", "-")
 
 
 def refused(done: subprocess.CompletedProcess) -> str:

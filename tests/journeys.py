@@ -24,7 +24,7 @@ from pathlib import Path
 import pandas as pd
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
-from conftest import REPOSITORY, copied_suite  # noqa: E402
+from conftest import REPOSITORY, anchor, copied_suite  # noqa: E402
 
 from files import writing  # noqa: E402
 
@@ -123,8 +123,7 @@ def document(table: pd.DataFrame, text: str) -> str:
     """The text of docs/journeys.md with this table."""
     lines = ["| journey | commands | own lines | seconds |", "|---|---|---|---|"]
     for one in table.itertuples():
-        anchor = re.sub(r"[^\w-]", "", one.journey.lower().replace(" ", "-"))
-        place = f"#{anchor}" if one.document == DOCUMENTS[0] else f"../{one.document}#{anchor}"
+        place = f"{'' if one.document == DOCUMENTS[0] else f'../{one.document}'}#{anchor(one.journey)}"
         lines.append(f"| [{one.journey}]({place}) | {one.commands} | {one.own_lines} | {one.seconds or 'below 1'} |")
     before, _, rest = text.partition("<!-- measured -->\n")
     return before + "<!-- measured -->\n" + "\n".join(lines) + "\n<!-- end -->" + rest.partition("<!-- end -->")[2]

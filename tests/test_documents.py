@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
-from conftest import REPOSITORY
+from conftest import REPOSITORY, anchor
 
 DOCUMENTS = sorted(
     path
@@ -14,11 +14,6 @@ DOCUMENTS = sorted(
     for path in REPOSITORY.glob(pattern)
 )
 TEXTS = {path: path.read_text() for path in DOCUMENTS}
-
-
-def anchor(title: str) -> str:
-    """What a heading is linked by, as GitHub makes it."""
-    return re.sub(r"[^\w\- ]", "", title.strip().lower()).replace(" ", "-")
 
 
 ANCHORS = {
