@@ -12,7 +12,19 @@ from typing import Any
 import tensorflow as tf
 
 from models.convolution import Front, Maps
-from models.dense import across, dots, inner, kernel_sum
+from models.dense import (
+    ByRow,
+    across,
+    bias_sum,
+    by_replica,
+    dots,
+    inner,
+    kernel_sum,
+    losses,
+    of_replicas,
+    squares,
+    weighted,
+)  # fmt: skip
 
 Direction = list  # of tf.Tensor [replica, *parameter]: dense kernels, their biases, convolutions' kernels, their biases
 
@@ -26,9 +38,10 @@ class Batch:
 
     first: |a_i|^2 of the first dense layer's inputs, [batch]; inputs: of every dense layer, and the logits; deltas: of
     every dense layer; softmax: the largest logit, and the sum of the exponentials of all less it, [replica, 1, batch]
-    each; weight: float32 [replica, batch]; labels: int32 [batch]; places: int32 [batch], each row's place before the
-    clean ones were put first; rows: int32 [batch], their numbers; epoch: from 1, of the phase; copies: whether any
-    weight is above 1; ones: whether all are known to be 1; memory: what the kind keeps.
+    each, None where logits and deltas are `models.dense.ByRow`; weight: float32 [replica, batch]; labels: int32
+    [batch]; places: int32 [batch], each row's place before the clean ones were put first; rows: int32 [batch], their
+    numbers; epoch: from 1, of the phase; copies: whether any weight is above 1; ones: whether all are known to be 1;
+    memory: what the kind keeps.
     """
 
     front: Front
@@ -36,7 +49,7 @@ class Batch:
     first: tf.Tensor
     inputs: list[tf.Tensor]
     deltas: list[tf.Tensor]
-    softmax: tuple[tf.Tensor, tf.Tensor]
+    softmax: tuple[tf.Tensor, tf.Tensor] | None
     weight: tf.Tensor
     labels: tf.Tensor
     places: tf.Tensor | None = None
@@ -56,7 +69,7 @@ class Batch:
     @functools.cached_property
     def squared_deltas(self) -> list[tf.Tensor]:
         """|d_i|^2 of every dense layer, [replica, batch] each."""
-        return [tf.reduce_sum(tf.square(delta), 1) for delta in self.deltas]
+        return [squares(delta) for delta in self.deltas]
 
     @functools.cached_property
     def squared_norms(self) -> tf.Tensor:
@@ -85,7 +98,10 @@ class Batch:
     @functools.cached_property
     def losses(self) -> tf.Tensor:
         """Each example's cross-entropy, float32 [replica, batch]."""
-        logits, (largest, total) = self.inputs[-1], self.softmax
+        logits = self.inputs[-1]
+        if isinstance(logits, ByRow):
+            return losses(logits, self.labels)
+        largest, total = self.softmax
         size = tf.shape(self.labels)[0]
         flat = tf.reshape(logits, [-1, logits.shape[1] * size])
         own = tf.gather(flat, self.labels * size + tf.range(size), axis=1)
@@ -119,9 +135,9 @@ class Batch:
     def total(self, weights: tf.Tensor) -> Direction:
         """Sum over the examples of w_i g_i, as often as each counts; weights: [replica, batch], or one a replica."""
         counted = self.counted(weights)
-        shaped = [delta * factor[:, tf.newaxis] for delta, factor in zip(self.deltas, counted)]
+        shaped = [weighted(delta, factor) for delta, factor in zip(self.deltas, counted)]
         sums = [kernel_sum(layer, delta) for layer, delta in zip(self.inputs, shaped)]
-        sums += [tf.reduce_sum(delta, -1) for delta in shaped]
+        sums += [bias_sum(delta) for delta in shaped]
         return sums + self.front.sums(self.maps, counted[len(shaped) :])
 
     def inner(self, direction: Direction) -> tf.Tensor:
@@ -203,12 +219,8 @@ class Batch:
         counts = tf.reduce_sum(tf.reshape(seen, [-1, number, tf.reduce_max(sizes)]), 2)
         share = tf.transpose(1.0 / tf.maximum(counts, 1.0))[..., tf.newaxis, tf.newaxis]
         counting = tf.reshape(there, [number, 1, 1, -1]) * share
-        factors = [factor[:, tf.newaxis] for factor in self.counted(1.0)]
-        return (
-            counts,
-            chosen,
-            [dealt(delta * factor, chosen, number) * counting for delta, factor in zip(self.deltas, factors)],
-        )
+        shaped = [by_replica(weighted(delta, factor)) for delta, factor in zip(self.deltas, self.counted(1.0))]
+        return counts, chosen, [dealt(delta, chosen, number) * counting for delta in shaped]
 
     def _micro_batch_kernels(self, layer, delta, chosen):
         """The kernel part of the mean gradients, [number, replica, fan_out, fan_in]; delta: as they are dealt."""
@@ -253,8 +265,9 @@ class Batch:
 
     def part(self, replicas: slice) -> Batch:
         """The batch as some of the replicas see it."""
-        inputs = [self.inputs[0], *(layer[replicas] for layer in self.inputs[1:])]
-        deltas, softmax = [delta[replicas] for delta in self.deltas], tuple(values[replicas] for values in self.softmax)
+        inputs = [self.inputs[0], *(of_replicas(layer, replicas) for layer in self.inputs[1:])]
+        deltas = [of_replicas(delta, replicas) for delta in self.deltas]
+        softmax = self.softmax and tuple(values[replicas] for values in self.softmax)
         trusted = self.trusted and self.trusted.part(replicas)
         return dataclasses.replace(
             self, inputs=inputs, deltas=deltas, softmax=softmax, weight=self.weight[replicas], trusted=trusted
@@ -268,7 +281,7 @@ class Batch:
         """A dense layer's part of the Gram matrix, [replica, batch, batch]."""
         layer = self.inputs[place]
         inputs = tf.matmul(layer, layer, transpose_b=True) if len(layer.shape) == 2 else across(layer)
-        pairs = (inputs + 1.0) * across(self.deltas[place])
+        pairs = (inputs + 1.0) * across(by_replica(self.deltas[place]))
         if self.factors is None:
             return pairs
         return pairs * self.factors[place][:, tf.newaxis] * self.factors[place][..., tf.newaxis]

@@ -20,7 +20,19 @@ import tensorflow as tf
 
 from models.batch import Batch, Direction
 from models.convolution import Front
-from models.dense import along, backward, dense_layers, examples, forward, kernel_sum, largest, product
+from models.dense import (
+    along,
+    backward,
+    by_replica,
+    dense_layers,
+    examples,
+    forward,
+    largest,
+    layer_sums,
+    product,
+    softmax,
+    weighted,
+)  # fmt: skip
 from models.groups import Group
 from models.minibatches import Batches, Record, Rows
 from models.noise import noise
@@ -281,7 +293,7 @@ class Stack:
         found = tf.TensorArray(tf.float32, pieces, infer_shape=False)
         for piece in tf.range(pieces):
             logits = self._logits(x[piece * rows : (piece + 1) * rows], *parameters)
-            found = found.write(piece, tf.nn.softmax(tf.transpose(logits, [2, 0, 1])))
+            found = found.write(piece, softmax(logits))
         return tf.transpose(found.concat(), [1, 0, 2])
 
     def _parameters_of(self, replica):
@@ -334,7 +346,7 @@ class Stack:
         features, squared_features, maps = self.front.forward(x, squared_norms)
         inputs = forward(features, kernels, biases)
         deltas, softmax = backward(inputs, kernels, y)
-        self.front.backward(features, maps, deltas[0], kernels[0])
+        self.front.backward(features, maps, by_replica(deltas[0]), kernels[0])
         return Batch(self.front, maps, squared_features, inputs, deltas, softmax, weight, y)
 
     def _step(self, batch, clean, phases, record):
@@ -343,20 +355,27 @@ class Stack:
         weights, instead = self._shape(batch, phases) if self.weighs else (None, None)
         factors = batch.by_layer(weight) if weights is None else batch.counted(weights)
         ones = weights is None and batch.ones
-        shaped = deltas if ones else [delta * factor[:, tf.newaxis] for delta, factor in zip(deltas, factors)]
+        shaped = deltas if ones else [weighted(delta, factor) for delta, factor in zip(deltas, factors)]
 
         # The last layer's sum is made of its clean and its poison part, recorded or not, so recording changes no bit of
         # a training.
-        last = [
-            (examples(inputs[-2], part), shaped[-1][..., part]) for part in (slice(None, clean), slice(clean, None))
-        ]
-        clean_kernel, poison_kernel = (kernel_sum(layer, delta) for layer, delta in last)
-        clean_bias, poison_bias = (tf.reduce_sum(delta, -1) for _, delta in last)
-        sums = [kernel_sum(layer, delta) for layer, delta in zip(inputs[:-2], shaped[:-1])] + [
-            clean_kernel + poison_kernel
-        ]
-        sums += [tf.reduce_sum(delta, -1) for delta in shaped[:-1]] + [clean_bias + poison_bias]
-        sums += self.front.sums(batch.maps, factors[len(deltas) :], ones)
+        def parts():
+            clean_rows, poisons = slice(None, clean), slice(clean, None)
+            return [
+                layer_sums(examples(inputs[-2], part), examples(shaped[-1], part)) for part in (clean_rows, poisons)
+            ]
+
+        def of_both(parts):
+            return tuple(one + other for one, other in zip(*parts))
+
+        if record:
+            recorded = parts()
+            last = of_both(recorded)
+        else:
+            there = clean < tf.size(batch.labels)
+            last = tf.cond(there, lambda: of_both(parts()), lambda: layer_sums(inputs[-2], shaped[-1]))
+        kernels, biases = zip(*(layer_sums(layer, delta) for layer, delta in zip(inputs, shaped[:-1])), last)
+        sums = [*kernels, *biases, *self.front.sums(batch.maps, factors[len(deltas) :], ones)]
         if instead:
             sums = self._replaced(sums, instead)
         if self.adds_noise:
@@ -364,21 +383,16 @@ class Stack:
                 total + along(self.noise_stds, total) * noise(total.shape[1:], self.seed, index, self.optimizer.steps)
                 for index, total in enumerate(sums)
             ]
-        recorded = []
-        if record:
-            inner = tf.reduce_sum(product(clean_kernel, last[1][0]) * deltas[-1][..., clean:], 1)
-            squared = batch.squared_inputs[-1] * batch.squared_deltas[-1]
-            recorded = [
-                clean_kernel,
-                poison_kernel,
-                clean_bias,
-                poison_bias,
-                tf.transpose(squared),
-                tf.transpose(inner),
-            ]
         seen = tf.maximum(tf.reduce_sum(weight, 1), 1.0)
         self.optimizer.apply([total / along(seen, total) for total in sums])
-        return recorded
+        if not record:
+            return []
+        (clean_kernel, clean_bias), (poison_kernel, poison_bias) = recorded
+        poisons = slice(clean, None)
+        inner = product(clean_kernel, examples(inputs[-2], poisons)) * by_replica(examples(deltas[-1], poisons))
+        squared = batch.squared_inputs[-1] * batch.squared_deltas[-1]
+        rows = [tf.transpose(squared), tf.transpose(tf.reduce_sum(inner, 1))]
+        return [clean_kernel, poison_kernel, clean_bias, poison_bias, *rows]
 
     def _shape(self, batch, phases):
         """The weights of the examples by their replica's shaping, [replica, batch] or one of these for each layer, and

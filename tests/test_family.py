@@ -16,13 +16,14 @@ device.start()
 
 import tensorflow as tf  # noqa: E402
 
-from models import minibatches, networks, shaping, stack  # noqa: E402
+from models import dense, minibatches, networks, shaping, stack  # noqa: E402
 from models.groups import EpochStart  # noqa: E402
 from models.kinds import epochs  # noqa: E402
 
-SHAPES = {"lr": (6, 5, 1), "shallow-mlp": (6, 5, 1), "badnet": (10, 9, 1)}
+SHAPES = {"lr": (6, 5, 1), "lr by row": (6, 5, 1), "shallow-mlp": (6, 5, 1), "badnet": (10, 9, 1)}
 ROWS, BATCH, CLASSES, TRUSTED, SEED = 42, 14, 3, 10, 7
 TOLERANCE = 1e-5
+BY_ROW = " by row"
 KINDS = {
     "clip": ["clip:0.5", "clip:2"],
     "clip-layers": ["clip-layers:0.5", "clip-layers:2"],
@@ -207,7 +208,7 @@ def built():
 
     def build(network):
         if network not in made:
-            model = networks.build(network, SHAPES[network], CLASSES, SEED)
+            model = networks.build(network.removesuffix(BY_ROW), SHAPES[network], CLASSES, SEED)
             made[network] = model, Reference(model)
         return made[network]
 
@@ -217,6 +218,13 @@ def built():
 def stack_of(model, texts, rate, shape):
     shapings = [shaping.shaping(text) for text in texts]
     return stack.Stack(model, shapings, "sgd", rate, SEED, trusted=random_rows(shape).trusted)
+
+
+@pytest.fixture(autouse=True)
+def as_many_classes(request, monkeypatch):
+    """Networks `BY_ROW` are stacked as one of many classes is (`models.dense.ByRow`)."""
+    if BY_ROW in request.node.name:
+        monkeypatch.setattr(dense, "FEW_CLASSES", CLASSES - 1)
 
 
 @pytest.mark.parametrize(("network", "kind"), PAIRS)
@@ -259,7 +267,8 @@ def trained(text, data, copies, reference, weights, rate, epochs):
 
 
 @pytest.mark.parametrize(
-    ("network", "kind"), [*itertools.product(["lr", "shallow-mlp"], OVER_EPOCHS), ("badnet", "abl"), ("badnet", "epic")]
+    ("network", "kind"),
+    [*itertools.product(["lr", "lr by row", "shallow-mlp"], OVER_EPOCHS), ("badnet", "abl"), ("badnet", "epic")],
 )
 def test_a_training_over_epochs_is_the_papers(network, kind, built):
     model, reference = built(network)
@@ -284,15 +293,16 @@ def test_a_training_over_epochs_is_the_papers(network, kind, built):
                     assert len(np.unique(row_weights)) == 2, f"{shapings[replica]} found no rows"
 
 
-def test_ten_kinds_that_share_a_stack_train_as_each_would_alone(built):
+@pytest.mark.parametrize("network", ["lr by row", "shallow-mlp"])
+def test_ten_kinds_that_share_a_stack_train_as_each_would_alone(network, built):
     texts = ["undefended", "sever:0.3", "clip:0.5", "multi-krum:0.3:5", "abl:1:1:0.2", "median-of-means:4", "gce:0.7",
              "centered-clip:0.5", "quantile-clip:0.5:1:1", "clip:0.5@1,phuber:2+clip-layers:1:0.01"]  # fmt: skip
-    model, _ = built("shallow-mlp")
-    data = random_rows(SHAPES["shallow-mlp"])
+    model, _ = built(network)
+    data = random_rows(SHAPES[network])
     copies = np.random.default_rng(5).integers(0, 3, (ROWS, len(texts))).astype(np.float32)
 
     def train(some, copies):
-        engine = stack_of(model, some, 0.1, SHAPES["shallow-mlp"])
+        engine = stack_of(model, some, 0.1, SHAPES[network])
         for number in (1, 2, 3):
             engine.train_epoch(data.rows(copies), data.epoch(number))
         return engine

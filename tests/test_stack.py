@@ -50,13 +50,13 @@ def clipped(gradients, clip_norm):
     return [values * factors.reshape(-1, *[1] * (values.ndim - 1)) for values in gradients]
 
 
-@pytest.mark.parametrize("network", ["lr", "shallow-mlp"])
-def test_one_step_is_the_mean_of_clipped_per_example_gradients(network):
-    x, y, is_poison = toy()
+@pytest.mark.parametrize(("network", "classes"), [("lr", 3), ("lr", 12), ("shallow-mlp", 3), ("shallow-mlp", 12)])
+def test_one_step_is_the_mean_of_clipped_per_example_gradients(network, classes):
+    x, y, is_poison = toy(classes=classes)
     clip_norms = [math.inf, 0.1, 0.7, 1.5, 4.0, 100.0]
     weight = np.random.default_rng(1).integers(0, 2, (70, 6)).astype(np.float32)
     weight[:, :3] = 1
-    model = networks.build(network, SHAPE, 3, 7)
+    model = networks.build(network, SHAPE, classes, 7)
     replicas = stack.Stack(model, [Shaping.clip(clip_norm) for clip_norm in clip_norms], "sgd", 1.0, 7)
     rows = minibatches.Rows.of(x, y, is_poison, 6, weight)
     replicas.train_epoch(rows, minibatches.shuffled(rows, 70, 7, 1))
@@ -74,25 +74,25 @@ def test_one_step_is_the_mean_of_clipped_per_example_gradients(network):
 def convolutional(name):
     """Networks with convolutions, on images of 10 x 9: the paper's.
 
-    And others, in whose second convolution the Gram matrices are cheaper.
+    And others, in whose second convolution the Gram matrices are cheaper; one of them with many classes, and no hidden
+    dense layer.
     """
     keras = tf.keras.layers
     if name == "badnet":
         return networks.build("badnet", (10, 9, 1), 3, 7)
-    padding = name
+    padding = "same" if name == "classes" else name
     layers = [
         keras.Conv2D(8, (3, 4), padding=padding, activation="relu"),
         keras.MaxPool2D(3, 2),
         keras.Conv2D(40, (2, 2), padding=padding, activation="relu"),
     ]
     tf.random.set_seed(5)
-    return tf.keras.Sequential(
-        [keras.InputLayer((10, 9, 2)), *layers, keras.Flatten(), keras.Dense(6, "relu"), keras.Dense(3)], name=padding
-    )
+    dense_layers = [keras.Dense(12)] if name == "classes" else [keras.Dense(6, "relu"), keras.Dense(3)]
+    return tf.keras.Sequential([keras.InputLayer((10, 9, 2)), *layers, keras.Flatten(), *dense_layers], name=padding)
 
 
 @pytest.mark.parametrize("clip_norm", [math.inf, 0.05, 0.5, 100.0])
-@pytest.mark.parametrize("name", ["badnet", "same", "valid"])
+@pytest.mark.parametrize("name", ["badnet", "same", "valid", "classes"])
 def test_a_convolutional_step_is_the_mean_of_clipped_per_example_gradients(name, clip_norm):
     model = convolutional(name)
     random = np.random.default_rng(3)
@@ -325,11 +325,11 @@ def test_replicas_with_poisons_of_their_own_see_the_batches_that_each_would_see_
                 assert np.allclose(mine, reference, atol=1e-6)
 
 
-@pytest.mark.parametrize("network", ["lr", "shallow-mlp"])
-def test_record_is_what_per_example_gradients_say(network):
-    x, y, is_poison = toy()
+@pytest.mark.parametrize(("network", "classes"), [("lr", 3), ("lr", 12), ("shallow-mlp", 3)])
+def test_record_is_what_per_example_gradients_say(network, classes):
+    x, y, is_poison = toy(classes=classes)
     clip_norms = [math.inf, 0.5]
-    model = networks.build(network, SHAPE, 3, 7)
+    model = networks.build(network, SHAPE, classes, 7)
     replicas = stack.Stack(model, [Shaping.clip(clip_norm) for clip_norm in clip_norms], "sgd", 0.0001, 7)
     weight = np.ones((70, 2), np.float32)
     weight[3, 1] = weight[69, 1] = 0
@@ -385,8 +385,12 @@ def test_batches_without_poison_do_not_count_in_its_mean():
     assert len(record.batch_means(0, "clean", "kernel")[1]) == 7
 
 
-def test_recording_changes_no_bit_and_reset_starts_anew(subtask):
-    is_poison = np.arange(2000) >= 1500
+@pytest.mark.parametrize("by_row", [False, True])
+@pytest.mark.parametrize("poisons", [500, 3])  # some batches have none
+def test_recording_changes_no_bit_and_reset_starts_anew(by_row, poisons, subtask, monkeypatch):
+    if by_row:
+        monkeypatch.setattr(dense, "FEW_CLASSES", 1)
+    is_poison = np.arange(2000) >= 2000 - poisons
     shapings = [UNDEFENDED, *(Shaping.clip(clip_norm, std) for clip_norm in (0.1, 4.0) for std in (0.0, 0.1))]
     rows = minibatches.Rows.of(subtask.x_train[:2000], subtask.y_train[:2000], is_poison, 5)
     replicas = stack.Stack(networks.build("lr", subtask.shape, 2, 215), shapings, "adam", 0.01, 215)
@@ -425,9 +429,11 @@ def test_hits_are_kerass_predictions(subtask, monkeypatch):
     )
 
 
+@pytest.mark.parametrize("few_classes", [1, 10])
 @pytest.mark.parametrize("rows", [1, 199, 200, 500])
-def test_pieces_that_rows_are_looked_at_in_are_all_of_them(rows, subtask, monkeypatch):
+def test_pieces_that_rows_are_looked_at_in_are_all_of_them(rows, few_classes, subtask, monkeypatch):
     """In pieces of one row, with one, two or none left over, and of more than there are."""
+    monkeypatch.setattr(dense, "FEW_CLASSES", few_classes)
     monkeypatch.setattr(stack, "EVALUATION_ROWS", rows)
     count = 7 if rows == 1 else 400
     x, y = subtask.x_test[:count], subtask.y_test[:count]
@@ -449,8 +455,10 @@ def test_pieces_that_rows_are_looked_at_in_are_all_of_them(rows, subtask, monkey
 def test_the_largest_logit_is_an_argmaxs_first(monkeypatch):
     logits = np.random.default_rng(5).integers(-2, 3, (3, 7, 200)).astype(np.float32)  # many are equal
     assert np.array_equal(dense.largest(tf.constant(logits)), logits.argmax(1))
-    monkeypatch.setattr(dense, "COMPARED_CLASSES", 6)
+    monkeypatch.setattr(dense, "FEW_CLASSES", 6)
     assert np.array_equal(dense.largest(tf.constant(logits)), logits.argmax(1))
+    by_row = dense.ByRow(tf.constant(logits.transpose(2, 0, 1)))
+    assert np.array_equal(dense.largest(by_row), logits.argmax(1))
 
 
 @pytest.mark.parametrize("count", [1, 2])
