@@ -8,6 +8,7 @@ none: what it does, the poisons did not. It is the same training for all targets
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import partial
@@ -17,9 +18,9 @@ import numpy as np
 from datasets import Dataset
 from models import minibatches, stack
 
-# Trials that train together: few at first, since most targets fall to an early one; then as many as a core's cache
+# Trials that train together: the first alone, since most targets fall to it, then few; then as many as a core's cache
 # holds, again and again
-GROUPS = (4, 40)
+GROUPS = (1, 4, 40)
 
 
 @dataclass(frozen=True)
@@ -102,10 +103,11 @@ def epochs_of(engine: stack.Stack, setting: Setting, rows: minibatches.Rows) -> 
 
 def groups(trials: int, most: int | None = None, first: int = 0) -> Iterator[range]:
     """The trials `first` to `trials` in groups, of `most` at most."""
-    size, next_size = (min(size, most or size) for size in GROUPS)
+    sizes = itertools.chain(GROUPS[:-1], itertools.repeat(GROUPS[-1]))
     while first <= trials:
-        yield range(first, min(first + size, trials + 1))
-        first, size = first + size, next_size
+        size = min(next(sizes), most or trials + 1, trials + 1 - first)
+        yield range(first, first + size)
+        first += size
 
 
 def rows_of(setting: Setting, x: np.ndarray, y: np.ndarray, trials: range) -> minibatches.Rows:
