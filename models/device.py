@@ -28,8 +28,9 @@ def start(gpu: int | None = None, stacks: int = 1, cores: int | None = None) -> 
     stacks: how many independent stacks there are to train. Returns how many to train at a time, each in a thread of its
     own: on a CPU one a core as far as they go, and the cores that are left over are shared out to each stack's
     operations. The steps of a small network are too short to share out: on 2 cores, 2 stacks side by side train twice
-    as fast as one after the other on both. cores: how many to use, all that the process may by default. Must run before
-    anything else imports TensorFlow.
+    as fast as one after the other on both. A few more stacks than cores all run at once, where otherwise cores would be
+    idle at the end: five take as long on 2 cores as five halves. cores: how many to use, all that the process may by
+    default. Must run before anything else imports TensorFlow.
     """
     memory.check_address_space()
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
@@ -50,9 +51,18 @@ def start(gpu: int | None = None, stacks: int = 1, cores: int | None = None) -> 
     tf.config.optimizer.set_experimental_options({"arithmetic_optimization": False})
     there = cores_there()
     cores = min(cores or there, there)
-    workers = 1 if has_gpu else max(1, min(stacks, cores))
-    tf.config.threading.set_intra_op_parallelism_threads(cores // workers)
+    workers = 1 if has_gpu else at_a_time(stacks, cores)
+    tf.config.threading.set_intra_op_parallelism_threads(max(cores // workers, 1))
     return workers
+
+
+def at_a_time(stacks: int, cores: int) -> int:
+    """How many of some stacks to train at a time on a CPU: one a core; or all, where they are few and the last round
+    would leave cores idle.
+    """
+    if cores < stacks < 3 * cores and stacks % cores:
+        return stacks
+    return max(1, min(stacks, cores))
 
 
 def visible(gpu: int) -> str:
