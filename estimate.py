@@ -3,8 +3,13 @@
 
     python3 estimate.py
 
-Four kinds of training steps are timed and compared with the same steps on the machine on which the parts were measured
-(2 cores of an AMD EPYC with AVX-512); each part is scaled by its kind. Parts that are finished take no time again.
+Four kinds of training steps are timed and compared with the same steps on the machine of a run that was recorded
+(results/reproduction.csv); each part's seconds there are scaled by its kind. What is finished takes no time again.
+
+    python3 estimate.py --record reproduced/results/reproduction
+
+makes such a record of a run's log, reproduction.log, in which ./reproduce.sh notes when each part began:
+reproduction.csv.
 """
 
 from __future__ import annotations
@@ -12,38 +17,101 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime, timezone
+from pathlib import Path
 
-from command_line import Parser, run
+from command_line import Parser, refuse, run
+from files import Unreadable, text, write_csv
+from results import cells, layout, lines
 
-# Parts in their order: what it is, its kind, and the minutes it took there
-PARTS = (
-    ("indiscriminate attacks: sweeps of three, and minmax crafted", "subtask", 5.0),
-    ("the same over five seeds; label flips over 21", "subtask", 5.5),
-    ("gradients of indiscriminate attacks and watermarks on the subtask", "subtask", 0.6),
-    ("gradient shapings: the short form of the matrix", "subtask", 2.7),
-    ("targeted attacks, logistic regression, 50 epochs", "baskets", 55.0),
-    ("the same within 25 epochs", "baskets", 35.0),
-    ("the same with the undefended learning rate, 50 and 25 epochs", "baskets", 40.0),
-    ("targeted attacks, shallow MLP, 20 targets", "baskets", 20.0),
-    ("targeted attacks by their dose: the short form; several poisons", "baskets", 4.0),
-    ("shallow MLP of Fashion-MNIST: training, watermarks, backdoors", "shallow-mlp", 11.0),
-    ("BadNet: training", "badnet", 12.0),
-    ("BadNet: backdoors", "badnet", 30.0),
-)
-# Seconds of the timed steps there
-REFERENCE = {"subtask": 0.16, "baskets": 0.4, "shallow-mlp": 0.4, "badnet": 0.95}
+RECORD = layout.REPOSITORY / "results/reproduction.csv"
+# A line a part, in their order: its kind, its name, when it began (UTC), the seconds that it took, those that the timed
+# steps of its kind take, and where that was
+COLUMNS = {
+    "kind": lines.TEXT, "part": lines.TEXT, "begun": lines.TEXT, "seconds": lines.WHOLE, "step_seconds": lines.NUMBER,
+    "cores": lines.WHOLE, "cpu": lines.TEXT, "commit": lines.TEXT, "python": lines.TEXT, "tensorflow": lines.TEXT,
+    "numpy": lines.TEXT,
+}  # fmt: skip
+END = "end"  # what stands in a log behind the last part
 REPEATS = 3
 
 
+@dataclass(frozen=True)
+class Part:
+    """A part of the reproduction: its kind of training steps, its name, and the second since 1970 in which it began."""
+
+    kind: str
+    name: str
+    begun: int
+
+
 def main() -> None:
-    Parser(__doc__).parse_args()
+    parser = Parser(__doc__)
+    parser.add_argument(
+        "--record", type=Path, metavar="RUN", help="make RUN.csv of RUN.log, the parts of a run in one piece"
+    )
+    options = parser.parse_args()
+    if options.record:
+        record(options.record)
+    else:
+        try:
+            show(lines.read(RECORD, COLUMNS))
+        except Unreadable as error:
+            refuse(f"{RECORD}: {error}; check it out anew")
+
+
+def show(recorded) -> None:
+    """Print the minutes that each recorded part will take here, and their sum; recorded: a DataFrame of COLUMNS."""
     timers = timings()
-    factors = {kind: median_seconds(timers[kind]) / REFERENCE[kind] for kind in REFERENCE}
+    seconds_here = recorded.kind.map({kind: median_seconds(timers[kind]) for kind in dict.fromkeys(recorded.kind)})
+    minutes = recorded.seconds * seconds_here / recorded.step_seconds / 60
     print("how long the parts will take on this machine, without those that are finished already:\n")
-    for name, kind, minutes in PARTS:
-        print(f"{minutes * factors[kind]:8.1f} minutes   {name}")
-    total = sum(minutes * factors[kind] for _, kind, minutes in PARTS)
-    print(f"{total:8.1f} minutes   all together ({total / 60:.1f} hours)\n", flush=True)
+    for name, its_minutes in zip(recorded.part, minutes):
+        print(f"{its_minutes:8.1f} minutes   {name}")
+    print(f"{minutes.sum():8.1f} minutes   all together ({minutes.sum() / 60:.1f} hours)\n", flush=True)
+
+
+def record(run_name: Path) -> None:
+    """Write RUN.csv of RUN.log; says why not where the run was not in one piece."""
+    from models import device
+
+    log = run_name.with_suffix(".log")
+    parts = parts_of(log)
+    if parts is None:
+        print(f"{log}: some of its parts were run in several pieces, or are not there; no record is made")
+        return
+    timers = timings()
+    unknown = {part.kind for part in parts[:-1]} - set(timers)
+    if unknown:
+        refuse(f"{log}: there are no training steps {unknown.pop()!r} to time; give one of {', '.join(timers)}")
+    step_seconds = {kind: median_seconds(timers[kind]) for kind in dict.fromkeys(part.kind for part in parts[:-1])}
+    about = {"cores": device.cores_there(), **cells.machine(), **cells.versions()}
+    rows = []
+    for part, following in zip(parts, parts[1:]):
+        values = {
+            "kind": part.kind, "part": part.name, "seconds": following.begun - part.begun,
+            "begun": datetime.fromtimestamp(part.begun, timezone.utc).strftime("%Y-%m-%d %H:%M:%S"),
+            "step_seconds": round(step_seconds[part.kind], 4), **about,
+        }  # fmt: skip
+        rows.append([values.get(name, "") for name in COLUMNS])
+    write_csv(run_name.with_suffix(".csv"), COLUMNS, rows)
+    whole = parts[-1].begun - parts[0].begun
+    print(f"{run_name.with_suffix('.csv')}: {len(rows)} parts, {whole // 60} minutes {whole % 60} seconds together")
+
+
+def parts_of(log: Path) -> list[Part] | None:
+    """The parts of a log, the last of them END; None where the run was not in one piece, from nothing to its end."""
+    try:
+        entries = [line.split("\t") for line in text(log).splitlines()]
+        parts = [Part(kind, name, int(begun)) for begun, kind, name in entries]
+    except (Unreadable, ValueError) as error:
+        refuse(f"--record {log.with_suffix('')}: {log.name} is no log of a run ({error}); give that of ./reproduce.sh")
+    names = [part.name for part in parts]
+    begins = [part.begun for part in parts]
+    if len(parts) < 2 or names[-1] != END or len(set(names)) < len(names) or begins != sorted(begins):
+        return None
+    return parts
 
 
 def timings() -> dict[str, Callable[[], object]]:

@@ -24,55 +24,74 @@ export PYTHON=$PWD/.venv/bin/python
 export RESULTS=${RESULTS:-reproduced/results}
 export MODELS=${MODELS:-reproduced/models}
 GPU=${GPU:-0}
+at_a_time=2                                                   # of short processes; a GPU has memory for one
+! nvidia-smi &> /dev/null || at_a_time=1
+cores=$(((${CORES:-$(nproc)} + at_a_time - 1) / at_a_time))   # of each
 [[ $form == quick ]] || python estimate.py
+part() {                                                      # note when a part begins, for estimate.py: its training steps, its name
+    printf '%s\t%s\t%s\n' "$EPOCHSECONDS" "$1" "$2" >> "$RESULTS/reproduction.log"
+}
+mkdir -p "$RESULTS"
 
-# --- indiscriminate attacks on the binary subtask, and collisions there ---
+part subtask "indiscriminate attacks: sweeps of three, and minmax crafted"
 python train.py --dataset subtask --network lr --gpu "$GPU"
 run ./do_ipoisoning.sh subtask "$GPU"
 # what the paper published besides its grid: more noises at clip norm 4, and the effectively unclipped cells
 NORMCLP=4 NOISEML="1 0.000001 0.0000001" run ./do_ipoisoning.sh subtask "$GPU"
 NORMCLP=100 NOISEML="0 0.1 0.001 0.00001" run ./do_ipoisoning.sh subtask "$GPU"
-# five seeds of it all, and of the realistic attack
+# the realistic attack
 ratios="0.1 0.4"
 [[ $form == quick ]] || ratios="0.01 0.02 0.03 0.04 0.05 0.1 0.2 0.3 0.4"
 ATTACKS=minmax RATIOS=$ratios NOISEML=0 run ./do_ipoisoning.sh subtask "$GPU"
-for seed in 1 2 3 4; do
-    ATTACKS="label-flips slabs" SEED=$seed run ./do_ipoisoning.sh subtask "$GPU"
-    ATTACKS=slabs-release SEED=$seed NOISEML=0 run ./do_ipoisoning.sh subtask "$GPU"
-    ATTACKS=minmax SEED=$seed RATIOS=$ratios NOISEML=0 run ./do_ipoisoning.sh subtask "$GPU"
-done
-if [[ $form == paper ]]; then
-    for seed in {5..20}; do                                   # more seeds where the final accuracy jumps most
-        ATTACKS=label-flips RATIOS="0.1 0.2 0.3 0.4" SEED=$seed NOISEML=0 run ./do_ipoisoning.sh subtask "$GPU"
-    done
+part subtask "the same over five seeds; label flips over 21"
+of_seeds() {                                                  # the sweep of each seed that comes in
+    "${tether[@]}" xargs -P "$at_a_time" -I {} env SEED={} CORES="$cores" ./do_ipoisoning.sh subtask "$GPU"
+}
+seq 4 | ATTACKS="label-flips slabs" of_seeds
+seq 4 | ATTACKS=slabs-release NOISEML=0 of_seeds
+seq 4 | ATTACKS=minmax RATIOS=$ratios NOISEML=0 of_seeds
+if [[ $form == paper ]]; then                                 # more seeds where the final accuracy jumps most
+    seq 5 20 | ATTACKS=label-flips RATIOS="0.1 0.2 0.3 0.4" NOISEML=0 of_seeds
 fi
+part subtask "gradients of indiscriminate attacks and watermarks on the subtask"
 ATTACKS="label-flips slabs" run ./analyze_ipoisoning.sh subtask
 run ./analyze_collision.sh subtask one
 run ./analyze_collision.sh subtask multi
 
-# --- gradient shapings against attacks that do not know them and one that does; without settings, compare_shapings.sh does all of it ---
+# without settings, compare_shapings.sh does all of it
+part subtask "gradient shapings against attacks that do not know them and one that does"
 SEEDS="1 2 3" AGAINST="none label-flips:0.4 slabs:0.4 slabs-release:0.4" ADAPTIVE=gradient-canceling:0.1 \
     SHAPINGS="undefended 4 1 0.1 trim-loss:0.1 phuber:10 phuber:2 gce:0.5 gce:0.7 clip:1@5,phuber:2" run ./compare_shapings.sh subtask "$GPU"
 
-# --- what can be proven beside what attacks reach; without settings, certify.sh does all of it in some minutes ---
+# without settings, certify.sh does all of it in some minutes
+part subtask "what can be proven beside what attacks reach"
 POISONS="108 540" CLIPS="0.1 1" RATES=0.01 BATCHES=300 DECAY="" PARTS="200 1080" SPREAD_PARTS="" SHAPED_PARTS="" NOISY=0.1:1000 NOISY_STEPS="" \
     PAPERS_NOISES=4:0.1 ATTACKED=0.1 SEEDS=1 CANCELING="" run ./certify.sh subtask
 
 # --- shopping baskets: targeted poisons, and the gradients of the first that succeeds ---
 baskets() {
-    TOTTASKS=1 TOTPROCS=1 run ./do_tpoisoning.sh purchases oneshot
-    TOTTASKS=1 TOTPROCS=1 run ./do_tpoisoning.sh purchases multipoison
+    TOTTASKS=${TOTTASKS:-1} TOTPROCS=$at_a_time run ./do_tpoisoning.sh purchases oneshot
+    TOTTASKS=${TOTTASKS:-1} TOTPROCS=$at_a_time run ./do_tpoisoning.sh purchases multipoison
 }
 if [[ $form == quick ]]; then
     export TARGETS=10
+    part baskets "targeted attacks, logistic regression"
     NETWORKS=lr SHAPINGS="undefended 0.1" EPOCHS="50 25" baskets
     NETWORKS=lr SHAPINGS=4 baskets
 else
-    NETWORKS=lr SHAPINGS="undefended 0.1 1 4 4:0.0025" EPOCHS="50 25" baskets
-    NETWORKS=lr SHAPINGS="8 4:0.00025 4:0.025" baskets
-    NETWORKS=lr SHAPINGS="0.1 4" RATE=0.04 EPOCHS="50 25" baskets      # the learning rate of the undefended models
+    part baskets "targeted attacks, logistic regression, within 50 and 25 epochs"
+    NETWORKS=lr SHAPINGS="undefended 1 4 4:0.0025" EPOCHS="50 25" baskets
+    NETWORKS=lr SHAPINGS="8 4:0.00025" baskets
+    part baskets "the same at clip norm 0.1, and with the most noise"    # hundreds of trials a target
+    NETWORKS=lr SHAPINGS=0.1 TOTTASKS=2 EPOCHS="50 25" baskets
+    NETWORKS=lr SHAPINGS=4:0.025 TOTTASKS=2 baskets
+    part baskets "the same with the learning rate of the undefended models"
+    NETWORKS=lr SHAPINGS=0.1 TOTTASKS=2 RATE=0.04 EPOCHS="50 25" baskets
+    NETWORKS=lr SHAPINGS=4 RATE=0.04 TOTTASKS=2 EPOCHS="50 25" baskets
+    part baskets "targeted attacks, shallow MLP, 20 targets"
     NETWORKS=shallow-mlp SHAPINGS="undefended 0.1 1 4 4:0.0025" TARGETS=20 baskets
 fi
+part baskets "targeted attacks by their dose, and several poisons"
 # few targets and doses; without settings, the scripts do all of it, in hours
 TARGETS=10 RADII="1.6 2.4 3.3" CLIPS=0.1 SHAPINGS=undefended run ./dose_response.sh purchases
 TARGETS=10 ATTACKS=clean-labels CLIPS=0.1 run ./attack_together.sh purchases
@@ -80,13 +99,16 @@ run ./analyze_tpoisoning.sh purchases
 
 # --- all of Fashion-MNIST, where it is or can be downloaded ---
 if [[ $form == paper ]]; then
+    part shallow-mlp "shallow MLP of Fashion-MNIST: training, watermarks, backdoors"
     python train.py --dataset fashion_mnist --network shallow-mlp --gpu "$GPU"
-    python train.py --dataset fashion_mnist --network badnet --gpu "$GPU"
     for pairs in one multi; do
         run ./analyze_collision.sh fashion_mnist $pairs
         SCRATCH=1 run ./analyze_collision.sh fashion_mnist $pairs
     done
     NETWORK=shallow-mlp run ./analyze_insertion.sh fashion_mnist "$GPU"
+    part badnet "BadNet: training"
+    python train.py --dataset fashion_mnist --network badnet --gpu "$GPU"
+    part badnet "BadNet: backdoors"
     run ./analyze_insertion.sh fashion_mnist "$GPU"
 elif python -c 'import datasets; datasets.load("fashion_mnist")'; then
     # the networks that the repository brings along
@@ -97,4 +119,6 @@ elif python -c 'import datasets; datasets.load("fashion_mnist")'; then
 else
     echo "going on without the analyses that need all of Fashion-MNIST" >&2
 fi
+part "" end
+[[ $form == quick ]] || python estimate.py --record "$RESULTS/reproduction"
 python report.py

@@ -7,6 +7,8 @@ import shutil
 import subprocess
 import sys
 
+import numpy as np
+import pandas as pd
 import pytest
 from conftest import REPOSITORY, Workplace, copied_suite, refused
 
@@ -631,9 +633,41 @@ def test_retraining_on_the_full_set_starts_from_the_kept_baselines(workplace, fu
 
 @pytest.mark.slow
 def test_the_estimate_names_every_part_and_their_sum(workplace):
-    import estimate
-
+    said = re.findall(r'^ *part (\S+) "(.+)"', (REPOSITORY / "reproduce.sh").read_text(), re.MULTILINE)
+    said.remove(("baskets", "targeted attacks, logistic regression"))  # of the quick form
+    recorded = pd.read_csv(REPOSITORY / "results/reproduction.csv")
+    assert list(zip(recorded.kind, recorded.part)) == said
     done = workplace.succeed("python3", "estimate.py")
     minutes = [float(line.split()[0]) for line in done.stdout.splitlines() if " minutes   " in line]
-    assert len(minutes) == len(estimate.PARTS) + 1 and all(value > 0 for value in minutes)
+    assert len(minutes) == len(said) + 1 and all(value > 0 for value in minutes)
     assert minutes[-1] == pytest.approx(sum(minutes[:-1]), abs=0.06 * len(minutes))
+    recorded["least"], recorded["most"] = (
+        (np.array(minutes[:-1]) + rounding) * 60 / recorded.seconds for rounding in (-0.05, 0.05)
+    )
+    of_kinds = recorded.groupby("kind").agg({"least": "max", "most": "min"})
+    assert (of_kinds.least <= of_kinds.most).all()  # one factor a kind
+
+
+@pytest.mark.slow
+def test_a_run_in_one_piece_is_recorded_and_no_other(workplace):
+    run = workplace.folder / "run"
+    log, table = run.with_suffix(".log"), run.with_suffix(".csv")
+    begins = ["1000\tbaskets\tone\n", "1060\tbaskets\tanother\n", "1090\tsubtask\tlast\n"]
+    pieces = {
+        "without its end": begins, "one part twice": [*begins, begins[0], "1100\t\tend\n"],
+        "nothing": ["1100\t\tend\n"], "another clock": [*begins, "1080\t\tend\n"],
+    }  # fmt: skip
+    for lines in pieces.values():
+        log.write_text("".join(lines))
+        done = workplace.run("python3", "estimate.py", "--record", run)
+        assert done.returncode == 0 and "no record is made" in done.stdout and not table.exists()
+    for damaged in ("1000 baskets one\n", "soon\tbaskets\tone\n"):
+        log.write_text(damaged)
+        done = workplace.run("python3", "estimate.py", "--record", run)
+        assert done.returncode == 2 and done.stderr.startswith("error: --record") and not table.exists()
+    log.write_text("".join([*begins, "1100\t\tend\n"]))
+    assert workplace.run("python3", "estimate.py", "--record", run).returncode == 0
+    found = pd.read_csv(table)
+    assert found.part.tolist() == ["one", "another", "last"] and found.seconds.tolist() == [60, 30, 10]
+    assert found.begun[1] == "1970-01-01 00:17:40" and (found.step_seconds > 0).all()
+    assert found.step_seconds.nunique() == 2 and found[["cpu", "commit", "tensorflow"]].notna().all(None)
