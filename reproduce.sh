@@ -101,10 +101,8 @@ run ./analyze_tpoisoning.sh purchases
 if [[ $form == paper ]]; then
     part shallow-mlp "shallow MLP of Fashion-MNIST: training, watermarks, backdoors"
     python train.py --dataset fashion_mnist --network shallow-mlp --gpu "$GPU"
-    for pairs in one multi; do
-        run ./analyze_collision.sh fashion_mnist $pairs
-        SCRATCH=1 run ./analyze_collision.sh fashion_mnist $pairs
-    done
+    printf 'SCRATCH=%s ./analyze_collision.sh fashion_mnist %s\n' 1 one 1 multi 0 one 0 multi |
+        "${tether[@]}" xargs -P "$at_a_time" -L 1 env CORES="$cores"
     NETWORK=shallow-mlp run ./analyze_insertion.sh fashion_mnist "$GPU"
     part badnet "BadNet: training"
     python train.py --dataset fashion_mnist --network badnet --gpu "$GPU"

@@ -171,13 +171,14 @@ def test_minmax_poisons_are_feasible_and_the_bound_holds(epsilon):
 
 
 def test_the_hinge_loss_and_its_gradient_by_hand():
-    """Margins 2, 1, 0.5 and -1: the loss ends at a margin of 1, where its gradient is 0 as beyond."""
+    """Margins 2, 1, 0.5 and -2: the loss ends at a margin of 1, where its gradient is 0 as beyond."""
     x, signs = np.array([[2.0, 0], [1, 0], [0, -0.5], [1, 1]]), np.array([1.0, 1, -1, -1])
     theta, weights = np.array([1.0, 1.0]), np.array([1.0, 2, 4, 8])
-    assert hinge.hinge_loss(x, signs, weights, theta, 0.0) == pytest.approx(4 * 0.5 + 8 * 3)
-    gradient, of_bias = hinge.hinge_gradient(x, signs, weights, theta, 0.0)
+    margins = hinge.hinge_margins(x, signs, theta, 0.0)
+    assert margins.tolist() == [2, 1, 0.5, -2] and hinge.hinge_loss(weights, margins) == pytest.approx(4 * 0.5 + 8 * 3)
+    gradient, of_bias = hinge.hinge_gradient(x, signs, weights, margins)
     assert gradient.tolist() == [8, 4 * -0.5 + 8] and of_bias == 4 + 8
-    assert hinge.hinge_loss(x, signs, weights, theta, 1.0) == pytest.approx(4 * 1.5 + 8 * 4)
+    assert hinge.hinge_loss(weights, hinge.hinge_margins(x, signs, theta, 1.0)) == pytest.approx(4 * 1.5 + 8 * 4)
 
 
 def test_minmax_follows_its_algorithm():

@@ -18,7 +18,7 @@ import numpy as np
 
 from poisons.steinhardt import oracle
 from poisons.steinhardt.defences import Defence
-from poisons.steinhardt.hinge import hinge_gradient, hinge_loss
+from poisons.steinhardt.hinge import hinge_gradient, hinge_loss, hinge_margins
 
 
 @dataclass(frozen=True)
@@ -70,8 +70,9 @@ def craft(
         loss, label, point = max(found, key=lambda entry: entry[0])
         poisons.append(point)
         labels.append(label)
-        upper_bound = min(upper_bound, hinge_loss(x, signs, everywhere, theta, bias) + epsilon * loss)
-        gradient, gradient_bias = hinge_gradient(x, signs, everywhere, theta, bias)
+        margins = hinge_margins(x, signs, theta, bias)
+        upper_bound = min(upper_bound, hinge_loss(everywhere, margins) + epsilon * loss)
+        gradient, gradient_bias = hinge_gradient(x, signs, everywhere, margins)
         if loss > 0:
             gradient = gradient - epsilon * (2 * label - 1) * point
             gradient_bias = gradient_bias - epsilon * (2 * label - 1)
@@ -94,8 +95,9 @@ def trained_loss(
     weights = np.concatenate([np.full(len(x), 1 / len(x)), np.full(len(poisons), epsilon / len(poisons))])
     theta, bias, least = np.zeros(x.shape[1]), 0.0, math.inf
     for step in range(1, steps + 1):
-        least = min(least, hinge_loss(everyone, signs, weights, theta, bias))
-        gradient, gradient_bias = hinge_gradient(everyone, signs, weights, theta, bias)
+        margins = hinge_margins(everyone, signs, theta, bias)
+        least = min(least, hinge_loss(weights, margins))
+        gradient, gradient_bias = hinge_gradient(everyone, signs, weights, margins)
         size = math.hypot(np.linalg.norm(gradient), gradient_bias)
         if size == 0:
             break  # this is the minimum: every row is beyond its margin

@@ -28,7 +28,7 @@ from models.shaping import UNDEFENDED, Shaping
 from poisons import victims
 from poisons.steinhardt import slab_program
 from poisons.steinhardt.defences import Defence
-from poisons.steinhardt.hinge import hinge_gradient, hinge_loss
+from poisons.steinhardt.hinge import hinge_gradient, hinge_loss, hinge_margins
 from poisons.steinhardt.slab_program import LABELS, Unsolved
 
 ITERATIONS, STEP_SIZE = 200, 0.005  # of the release
@@ -108,11 +108,12 @@ class Crafter:
                 candidate = max(found, key=lambda pair: pair[1])[0]
             if candidate is not None:  # after a failure the last good one stands
                 yield theta, bias, candidate
-            gradient, gradient_bias = hinge_gradient(self.x, self.signs, self.uniform, theta, bias)
+            margins = hinge_margins(self.x, self.signs, theta, bias)
+            gradient, gradient_bias = hinge_gradient(self.x, self.signs, self.uniform, margins)
             if candidate is not None:
-                poison = hinge_gradient(
-                    candidate.points, 2.0 * LABELS - 1, self.epsilon * candidate.shares, theta, bias
-                )
+                points, signs = candidate.points, 2.0 * LABELS - 1
+                margins = hinge_margins(points, signs, theta, bias)
+                poison = hinge_gradient(points, signs, self.epsilon * candidate.shares, margins)
                 gradient, gradient_bias = gradient + poison[0], gradient_bias + poison[1]
             total, total_bias = total - gradient, total_bias - gradient_bias
             scale = max(scale, math.hypot(np.linalg.norm(total), total_bias) / radius)
@@ -124,7 +125,8 @@ def by_training_loss(crafter: Crafter, radius: float) -> Candidate:
     for iteration, (_, _, candidate) in enumerate(crafter.dual_averaging(STEP_SIZE, radius, ITERATIONS, 10), 1):
         if (iteration <= 48 and iteration % 3 == 0) or (iteration >= 50 and iteration % 10 == 0):
             theta, bias = _train_hinge(crafter, candidate, radius)
-            scored.append((hinge_loss(crafter.x, crafter.signs, crafter.uniform, theta, bias), iteration, candidate))
+            loss = hinge_loss(crafter.uniform, hinge_margins(crafter.x, crafter.signs, theta, bias))
+            scored.append((loss, iteration, candidate))
     return max(scored, key=lambda entry: entry[:2])[2]
 
 
