@@ -12,19 +12,8 @@ from typing import Any
 import tensorflow as tf
 
 from models.convolution import Front, Maps
-from models.dense import (
-    ByRow,
-    across,
-    bias_sum,
-    by_replica,
-    dots,
-    inner,
-    kernel_sum,
-    losses,
-    of_replicas,
-    squares,
-    weighted,
-)  # fmt: skip
+from models.dense import across, dots, inner
+from models.outputs import Outputs
 
 Direction = list  # of tf.Tensor [replica, *parameter]: dense kernels, their biases, convolutions' kernels, their biases
 
@@ -36,20 +25,18 @@ class Batch:
     All of it follows from the layers' inputs and deltas, and is computed when it is asked for. A row's weight says how
     often it counts for a replica; one of weight 0 is not seen by it. `scaled` is the batch behind a link of a chain.
 
-    first: |a_i|^2 of the first dense layer's inputs, [batch]; inputs: of every dense layer, and the logits; deltas: of
-    every dense layer; softmax: the largest logit, and the sum of the exponentials of all less it, [replica, 1, batch]
-    each, None where logits and deltas are `models.dense.ByRow`; weight: float32 [replica, batch]; labels: int32
-    [batch]; places: int32 [batch], each row's place before the clean ones were put first; rows: int32 [batch], their
-    numbers; epoch: from 1, of the phase; copies: whether any weight is above 1; ones: whether all are known to be 1;
-    memory: what the kind keeps.
+    first: |a_i|^2 of the first dense layer's inputs, [batch]; inputs, deltas: of every dense layer; weight: float32
+    [replica, batch]; labels: int32 [batch]; places: int32 [batch], each row's place before the clean ones were put
+    first; rows: int32 [batch], their numbers; epoch: from 1, of the phase; copies: whether any weight is above 1; ones:
+    whether all are known to be 1; memory: what the kind keeps.
     """
 
     front: Front
     maps: Maps
     first: tf.Tensor
     inputs: list[tf.Tensor]
-    deltas: list[tf.Tensor]
-    softmax: tuple[tf.Tensor, tf.Tensor] | None
+    logits: Outputs
+    deltas: list[Outputs]
     weight: tf.Tensor
     labels: tf.Tensor
     places: tf.Tensor | None = None
@@ -64,12 +51,12 @@ class Batch:
     @functools.cached_property
     def squared_inputs(self) -> list[tf.Tensor]:
         """|a_i|^2 of every dense layer, [replica, batch] each; of the first, whose input is shared, [batch]."""
-        return [self.first] + [tf.reduce_sum(tf.square(layer), 1) for layer in self.inputs[1:-1]]
+        return [self.first] + [tf.reduce_sum(tf.square(layer), 1) for layer in self.inputs[1:]]
 
     @functools.cached_property
     def squared_deltas(self) -> list[tf.Tensor]:
         """|d_i|^2 of every dense layer, [replica, batch] each."""
-        return [squares(delta) for delta in self.deltas]
+        return [delta.squares() for delta in self.deltas]
 
     @functools.cached_property
     def squared_norms(self) -> tf.Tensor:
@@ -98,14 +85,7 @@ class Batch:
     @functools.cached_property
     def losses(self) -> tf.Tensor:
         """Each example's cross-entropy, float32 [replica, batch]."""
-        logits = self.inputs[-1]
-        if isinstance(logits, ByRow):
-            return losses(logits, self.labels)
-        largest, total = self.softmax
-        size = tf.shape(self.labels)[0]
-        flat = tf.reshape(logits, [-1, logits.shape[1] * size])
-        own = tf.gather(flat, self.labels * size + tf.range(size), axis=1)
-        return largest[:, 0] + tf.math.log(total[:, 0]) - own
+        return self.logits.losses(self.labels)
 
     @functools.cached_property
     def probabilities(self) -> tf.Tensor:
@@ -134,11 +114,10 @@ class Batch:
 
     def total(self, weights: tf.Tensor) -> Direction:
         """Sum over the examples of w_i g_i, as often as each counts; weights: [replica, batch], or one a replica."""
-        counted = self.counted(weights)
-        shaped = [weighted(delta, factor) for delta, factor in zip(self.deltas, counted)]
-        sums = [kernel_sum(layer, delta) for layer, delta in zip(self.inputs, shaped)]
-        sums += [bias_sum(delta) for delta in shaped]
-        return sums + self.front.sums(self.maps, counted[len(shaped) :])
+        factors = self.counted(weights)
+        shaped = [delta.weighted(factor) for delta, factor in zip(self.deltas, factors)]
+        kernels, biases = zip(*(delta.sums(layer) for delta, layer in zip(shaped, self.inputs)))
+        return [*kernels, *biases, *self.front.sums(self.maps, factors[len(shaped) :])]
 
     def inner(self, direction: Direction) -> tf.Tensor:
         """<g_i, V> of each example with a direction V, float32 [replica, batch]: for a dense layer d_i . (V a_i)."""
@@ -219,7 +198,7 @@ class Batch:
         counts = tf.reduce_sum(tf.reshape(seen, [-1, number, tf.reduce_max(sizes)]), 2)
         share = tf.transpose(1.0 / tf.maximum(counts, 1.0))[..., tf.newaxis, tf.newaxis]
         counting = tf.reshape(there, [number, 1, 1, -1]) * share
-        shaped = [by_replica(weighted(delta, factor)) for delta, factor in zip(self.deltas, self.counted(1.0))]
+        shaped = [delta.weighted(factor).plain() for delta, factor in zip(self.deltas, self.counted(1.0))]
         return counts, chosen, [dealt(delta, chosen, number) * counting for delta in shaped]
 
     def _micro_batch_kernels(self, layer, delta, chosen):
@@ -265,12 +244,11 @@ class Batch:
 
     def part(self, replicas: slice) -> Batch:
         """The batch as some of the replicas see it."""
-        inputs = [self.inputs[0], *(of_replicas(layer, replicas) for layer in self.inputs[1:])]
-        deltas = [of_replicas(delta, replicas) for delta in self.deltas]
-        softmax = self.softmax and tuple(values[replicas] for values in self.softmax)
+        inputs = [self.inputs[0], *(layer[replicas] for layer in self.inputs[1:])]
+        logits, deltas = self.logits.of_replicas(replicas), [delta.of_replicas(replicas) for delta in self.deltas]
         trusted = self.trusted and self.trusted.part(replicas)
         return dataclasses.replace(
-            self, inputs=inputs, deltas=deltas, softmax=softmax, weight=self.weight[replicas], trusted=trusted
+            self, inputs=inputs, logits=logits, deltas=deltas, weight=self.weight[replicas], trusted=trusted
         )
 
     def _check_dense(self):
@@ -281,7 +259,7 @@ class Batch:
         """A dense layer's part of the Gram matrix, [replica, batch, batch]."""
         layer = self.inputs[place]
         inputs = tf.matmul(layer, layer, transpose_b=True) if len(layer.shape) == 2 else across(layer)
-        pairs = (inputs + 1.0) * across(by_replica(self.deltas[place]))
+        pairs = (inputs + 1.0) * across(self.deltas[place].plain())
         if self.factors is None:
             return pairs
         return pairs * self.factors[place][:, tf.newaxis] * self.factors[place][..., tf.newaxis]

@@ -14,6 +14,8 @@ from dataclasses import dataclass, field
 
 import tensorflow as tf
 
+from models.outputs import Outputs
+
 
 @dataclass
 class Maps:
@@ -61,13 +63,11 @@ class Front:
             features = self._forward(x, maps)
         return features, tf.reduce_sum(tf.square(features), 1), maps
 
-    def backward(self, features: tf.Tensor, maps: Maps, delta: tf.Tensor, kernel: tf.Tensor) -> None:
-        """Find the deltas of the convolutions from that of the first dense layer, [1, fan_out, batch], and its kernel,
-        [1, fan_out, fan_in].
-        """
+    def backward(self, features: tf.Tensor, maps: Maps, delta: Outputs, kernel: tf.Tensor) -> None:
+        """Find the deltas of the convolutions from the first dense layer's delta and kernel, [1, fan_out, fan_in]."""
         if self.layers:
             maps.deltas = maps.tape.gradient(
-                features, maps.pre_activations, tf.matmul(delta[0], kernel[0], transpose_a=True)
+                features, maps.pre_activations, tf.matmul(delta.plain()[0], kernel[0], transpose_a=True)
             )
 
     def squared_norms(self, maps: Maps) -> list[tf.Tensor]:
@@ -96,10 +96,10 @@ class Front:
             found.append(tf.reduce_sum(moved * delta, [1, 2, 3])[tf.newaxis])
         return found
 
-    def sums(self, maps: Maps, factors: list[tf.Tensor], ones: bool = False) -> list[tf.Tensor]:
+    def sums(self, maps: Maps, factors: list[tf.Tensor], equal: bool = False) -> list[tf.Tensor]:
         """The sums over the examples of factor_i g_i, of every kernel and then of every bias.
 
-        factors: float32 [1, batch] for each convolution; ones: whether all of them are 1.
+        factors: float32 [1, batch] for each convolution; equal: whether all of them are known to be one number.
         """
         kernels = []
         examples = maps.examples or [None] * len(self.kernels)
@@ -110,11 +110,11 @@ class Front:
                 flat = tf.reshape(gradients, [-1, tf.size(kernel)])
                 kernels.append(tf.reshape(tf.matmul(factor, flat), [1, *kernel.shape[1:]]))
             else:
-                scaled = delta if ones else delta * tf.reshape(factor, [-1, 1, 1, 1])
+                scaled = delta if equal else delta * tf.reshape(factor, [-1, 1, 1, 1])
                 total = tf.raw_ops.Conv2DBackpropFilter(
                     input=layer, filter_sizes=kernel.shape[1:], out_backprop=scaled, strides=[1] * 4, padding=padding
                 )
-                kernels.append(total[tf.newaxis])
+                kernels.append((factor[0, 0] * total if equal else total)[tf.newaxis])
         return kernels + [
             tf.matmul(factor, tf.reduce_sum(delta, [1, 2])) for delta, factor in zip(maps.deltas, factors)
         ]

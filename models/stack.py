@@ -20,19 +20,7 @@ import tensorflow as tf
 
 from models.batch import Batch, Direction
 from models.convolution import Front
-from models.dense import (
-    along,
-    backward,
-    by_replica,
-    dense_layers,
-    examples,
-    forward,
-    largest,
-    layer_sums,
-    product,
-    softmax,
-    weighted,
-)  # fmt: skip
+from models.dense import along, backward, dense_layers, examples, forward, product
 from models.groups import Group
 from models.minibatches import Batches, Record, Rows
 from models.noise import noise
@@ -158,7 +146,8 @@ class Stack:
         replica; places: int32 [batch], by which rows are dealt out to micro-batches.
         """
         batch, weights, instead = self._shaped(x, y, weight, places)
-        return self._replaced(batch.total(weights), instead) if instead else batch.total(weights)
+        sums = batch.total(weights)
+        return self._replaced(sums, instead, tf.ones_like(batch.count)) if instead else sums
 
     def shaped_weights(self, x: tf.Tensor, y: tf.Tensor, weight: tf.Tensor, places: tf.Tensor) -> list[tf.Tensor]:
         """The weights of these rows, [replica, batch] for each layer, as in `shaped_sums`."""
@@ -263,7 +252,7 @@ class Stack:
         hits = tf.TensorArray(tf.bool, pieces, infer_shape=False)
         for piece in tf.range(pieces):
             part = slice(piece * rows, (piece + 1) * rows)
-            hits = hits.write(piece, tf.transpose(largest(self._logits(x[part], kernels, biases)) == y[part]))
+            hits = hits.write(piece, tf.transpose(self._logits(x[part], kernels, biases).largest() == y[part]))
         return tf.transpose(hits.concat())
 
     @tf.function(reduce_retracing=True)
@@ -273,7 +262,7 @@ class Stack:
         for piece in tf.range((tf.size(y) + rows - 1) // rows):
             tf.autograph.experimental.set_loop_options(shape_invariants=[(counts, tf.TensorShape([2, None]))])
             part = slice(piece * rows, (piece + 1) * rows)
-            hits = largest(self._logits(x[part], self.kernels, self.biases)) == y[part]
+            hits = self._logits(x[part], self.kernels, self.biases).largest() == y[part]
             seen = tf.cast(hits, tf.float32) * tf.transpose(weight[part])
             counts += tf.stack([tf.linalg.matvec(seen, 1.0 - poison[part]), tf.linalg.matvec(seen, poison[part])])
         return counts
@@ -293,7 +282,7 @@ class Stack:
         found = tf.TensorArray(tf.float32, pieces, infer_shape=False)
         for piece in tf.range(pieces):
             logits = self._logits(x[piece * rows : (piece + 1) * rows], *parameters)
-            found = found.write(piece, softmax(logits))
+            found = found.write(piece, logits.probabilities())
         return tf.transpose(found.concat(), [1, 0, 2])
 
     def _parameters_of(self, replica):
@@ -304,7 +293,7 @@ class Stack:
         return tuple([values[replica][tf.newaxis] for values in those] for those in parameters)
 
     def _logits(self, x, kernels, biases):
-        return forward(self.front.features(x), kernels, biases)[-1]
+        return forward(self.front.features(x), kernels, biases)[1]
 
     def _traced(self, phases: tuple[int, ...], copies: bool, ones: bool, record: bool) -> Callable:
         """`_epoch`, traced once for rows and batches of any number: it takes seconds where a stack has many kinds."""
@@ -344,26 +333,25 @@ class Stack:
         if replicas is not None:
             kernels, biases = [values[replicas] for values in kernels], [values[replicas] for values in biases]
         features, squared_features, maps = self.front.forward(x, squared_norms)
-        inputs = forward(features, kernels, biases)
-        deltas, softmax = backward(inputs, kernels, y)
-        self.front.backward(features, maps, by_replica(deltas[0]), kernels[0])
-        return Batch(self.front, maps, squared_features, inputs, deltas, softmax, weight, y)
+        inputs, logits = forward(features, kernels, biases)
+        deltas = backward(inputs, logits, kernels, y)
+        self.front.backward(features, maps, deltas[0], kernels[0])
+        return Batch(self.front, maps, squared_features, inputs, logits, deltas, weight, y)
 
     def _step(self, batch, clean, phases, record):
         """One step on a batch whose first `clean` rows are clean: weights, weighted sums, noise, update."""
         inputs, deltas, weight = batch.inputs, batch.deltas, batch.weight
         weights, instead = self._shape(batch, phases) if self.weighs else (None, None)
-        factors = batch.by_layer(weight) if weights is None else batch.counted(weights)
-        ones = weights is None and batch.ones
-        shaped = deltas if ones else [weighted(delta, factor) for delta, factor in zip(deltas, factors)]
+        # The weights are divided by the number of examples, not the sums: those are often more numbers
+        share = 1.0 / tf.maximum(tf.reduce_sum(weight, 1, keepdims=True), 1.0)
+        factors = [factor * share for factor in batch.counted(1.0 if weights is None else weights)]
+        shaped = [delta.weighted(factor) for delta, factor in zip(deltas, factors)]
 
         # The last layer's sum is made of its clean and its poison part, recorded or not, so recording changes no bit of
         # a training.
         def parts():
             clean_rows, poisons = slice(None, clean), slice(clean, None)
-            return [
-                layer_sums(examples(inputs[-2], part), examples(shaped[-1], part)) for part in (clean_rows, poisons)
-            ]
+            return [shaped[-1].of_examples(part).sums(examples(inputs[-1], part)) for part in (clean_rows, poisons)]
 
         def of_both(parts):
             return tuple(one + other for one, other in zip(*parts))
@@ -373,23 +361,25 @@ class Stack:
             last = of_both(recorded)
         else:
             there = clean < tf.size(batch.labels)
-            last = tf.cond(there, lambda: of_both(parts()), lambda: layer_sums(inputs[-2], shaped[-1]))
-        kernels, biases = zip(*(layer_sums(layer, delta) for layer, delta in zip(inputs, shaped[:-1])), last)
-        sums = [*kernels, *biases, *self.front.sums(batch.maps, factors[len(deltas) :], ones)]
+            last = tf.cond(there, lambda: of_both(parts()), lambda: shaped[-1].sums(inputs[-1]))
+        kernels, biases = zip(*(delta.sums(layer) for delta, layer in zip(shaped[:-1], inputs)), last)
+        sums = [*kernels, *biases, *self.front.sums(batch.maps, factors[len(deltas) :], weights is None and batch.ones)]
         if instead:
-            sums = self._replaced(sums, instead)
+            sums = self._replaced(sums, instead, share)
         if self.adds_noise:
+            stds = self.noise_stds * share[:, 0]
             sums = [
-                total + along(self.noise_stds, total) * noise(total.shape[1:], self.seed, index, self.optimizer.steps)
+                total + along(stds, total) * noise(total.shape[1:], self.seed, index, self.optimizer.steps)
                 for index, total in enumerate(sums)
             ]
-        seen = tf.maximum(tf.reduce_sum(weight, 1), 1.0)
-        self.optimizer.apply([total / along(seen, total) for total in sums])
+        self.optimizer.apply(sums)
         if not record:
             return []
-        (clean_kernel, clean_bias), (poison_kernel, poison_bias) = recorded
+        (clean_kernel, clean_bias), (poison_kernel, poison_bias) = (
+            [total / along(share, total) for total in part] for part in recorded
+        )
         poisons = slice(clean, None)
-        inner = product(clean_kernel, examples(inputs[-2], poisons)) * by_replica(examples(deltas[-1], poisons))
+        inner = product(clean_kernel, examples(inputs[-1], poisons)) * deltas[-1].of_examples(poisons).plain()
         squared = batch.squared_inputs[-1] * batch.squared_deltas[-1]
         rows = [tf.transpose(squared), tf.transpose(tf.reduce_sum(inner, 1))]
         return [clean_kernel, poison_kernel, clean_bias, poison_bias, *rows]
@@ -416,10 +406,14 @@ class Stack:
             return [tf.concat(layer, 0) for layer in zip(*map(batch.by_layer, weights))], instead
         return tf.concat(weights, 0), instead
 
-    def _replaced(self, sums: Direction, instead: list[Direction | None]) -> Direction:
-        """The weighted sums, and in their place those of the groups that have their own."""
+    def _replaced(self, sums: Direction, instead: list[Direction | None], share: tf.Tensor) -> Direction:
+        """The weighted sums, and in their place those of the groups that have their own, times share, [replica, 1]."""
         parts, first = [], 0
         for group, own in zip(self.groups, instead):
-            parts.append(own or [total[first : first + group.count] for total in sums])
+            replicas = slice(first, first + group.count)
+            if own is None:
+                parts.append([total[replicas] for total in sums])
+            else:
+                parts.append([total * along(share[replicas], total) for total in own])
             first += group.count
         return [tf.concat(values, 0) for values in zip(*parts)]

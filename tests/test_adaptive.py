@@ -246,8 +246,8 @@ def test_model_targeted_poisons_lead_a_victim_to_the_model(text):
     near, nearby = near[: len(models)], near[len(models) :]
     assert (near > nearby).all() and (near - nearby).mean() > 0.05, (near, nearby)
     if text == "undefended":
-        reached = near > 0.95
-        assert reached.sum() > 2 and (0.01 < needed[reached]).all() and (needed[reached] < 0.3).all(), needed
+        assert (near > 0.94).sum() > 2 and not (nearby > 0.94).any(), (near, nearby)
+        assert (0.01 < needed).all() and (needed < 0.3).all(), needed
 
 
 @pytest.mark.parametrize("ratio", [0.01, 0.4, 1.0])

@@ -15,7 +15,7 @@ device.start()
 
 import tensorflow as tf  # noqa: E402
 
-from models import baselines, dense, minibatches, networks, stack, tfprivacy  # noqa: E402
+from models import baselines, dense, minibatches, networks, outputs, stack, tfprivacy  # noqa: E402
 from models.kinds.norms import clip  # noqa: E402
 from models.noise import noise  # noqa: E402
 from models.shaping import UNDEFENDED, Shaping  # noqa: E402
@@ -452,13 +452,34 @@ def test_pieces_that_rows_are_looked_at_in_are_all_of_them(rows, few_classes, su
         assert counted.tolist() == [[hits[~poison].sum()] * 2, [hits[poison].sum()] * 2]
 
 
-def test_the_largest_logit_is_an_argmaxs_first(monkeypatch):
-    logits = np.random.default_rng(5).integers(-2, 3, (3, 7, 200)).astype(np.float32)  # many are equal
-    assert np.array_equal(dense.largest(tf.constant(logits)), logits.argmax(1))
-    monkeypatch.setattr(dense, "FEW_CLASSES", 6)
-    assert np.array_equal(dense.largest(tf.constant(logits)), logits.argmax(1))
-    by_row = dense.ByRow(tf.constant(logits.transpose(2, 0, 1)))
-    assert np.array_equal(dense.largest(by_row), logits.argmax(1))
+def plainly(logits, y):
+    """Largest logits, softmax, losses and deltas in float64; logits: [replica, classes, batch]."""
+    exponentials = np.exp(logits.astype(float) - logits.max(1, keepdims=True))
+    probabilities = exponentials / exponentials.sum(1, keepdims=True)
+    losses = -np.log(probabilities[:, y, np.arange(len(y))])
+    return logits.argmax(1), probabilities, losses, probabilities - np.eye(logits.shape[1])[:, y]
+
+
+@pytest.mark.parametrize(("classes", "layout"), [(7, "Plain"), (12, "Plain"), (2, "Plain"), (7, "ByRow"), (2, "OfTwo")])
+def test_outputs_are_the_same_in_every_layout(classes, layout):
+    """Many logits are equal, some far apart; weighted and summed, in parts of the batch and of the replicas."""
+    random = np.random.default_rng(5)
+    logits = random.integers(-2, 3, (3, classes, 200)).astype(np.float32)
+    logits[:, :, ::7] *= 40
+    y, factor = random.integers(0, classes, 200).astype(np.int32), random.random((3, 200)).astype(np.float32)
+    layer = random.random((200, 4)).astype(np.float32)
+    values = {"Plain": logits, "ByRow": logits.transpose(2, 0, 1), "OfTwo": logits[:, 1] - logits[:, 0]}[layout]
+    made = getattr(outputs, layout)(tf.constant(values))
+    largest, probabilities, losses, deltas = plainly(logits, y)
+    assert np.array_equal(made.largest(), largest)
+    assert np.allclose(made.probabilities(), probabilities.transpose(2, 0, 1), atol=1e-6)
+    assert np.allclose(made.losses(y), losses, rtol=1e-5, atol=1e-5)
+    found = made.deltas(y)
+    assert type(found) is type(made) and np.allclose(found.plain(), deltas, atol=1e-6)
+    assert np.allclose(found.squares(), (deltas**2).sum(1), atol=1e-6)
+    deltas = deltas[1:, :, 50:] * factor[1:, np.newaxis, 50:]
+    kernel, bias = found.weighted(factor).of_examples(slice(50, None)).of_replicas(slice(1, None)).sums(layer[50:])
+    assert np.allclose(kernel, deltas @ layer[50:], atol=1e-4) and np.allclose(bias, deltas.sum(2), atol=1e-4)
 
 
 @pytest.mark.parametrize("count", [1, 2])
