@@ -170,12 +170,16 @@ def example_gradients(inputs: tf.Tensor, delta: tf.Tensor, size: tuple, padding:
         before = [(length - 1) // 2 for length in size]
         inputs = tf.pad(inputs, [[0, 0], *([first, length - 1 - first] for first, length in zip(before, size)), [0, 0]])
     columns = tf.reshape(delta, [-1, height * width, filters])
-    products = []  # one for each place in the filter: shifted inputs stay in the cache, unfolded ones would not
-    for row in range(size[0]):
-        for column in range(size[1]):
-            shifted = tf.reshape(inputs[:, row : row + height, column : column + width], [-1, height * width, channels])
-            products.append(tf.matmul(shifted, columns, transpose_a=True))
-    return tf.reshape(tf.stack(products, 1), [-1, *size, channels, filters])
+    shifted = [
+        tf.reshape(inputs[:, row : row + height, column : column + width], [-1, height * width, channels])
+        for row in range(size[0])
+        for column in range(size[1])
+    ]
+    if channels == 1:
+        products = tf.matmul(tf.stack([values[..., 0] for values in shifted], 1), columns)
+    else:  # one for each place in the filter: shifted inputs stay in the cache, all of them would not
+        products = tf.stack([tf.matmul(values, columns, transpose_a=True) for values in shifted], 1)
+    return tf.reshape(products, [-1, *size, channels, filters])
 
 
 def gram_squared_norms(inputs: tf.Tensor, delta: tf.Tensor, size: tuple, padding: str) -> tf.Tensor:

@@ -94,9 +94,9 @@ def product(kernel, layer):
     return tf.matmul(kernel, layer)
 
 
-def examples(layer, part):
-    """The part of a batch in a layer's input: rows of a shared one, columns of the others."""
-    return layer[part] if len(layer.shape) == 2 else layer[..., part]
+def split(layer, counts):
+    """A layer's input in parts of so many examples: rows of a shared one, columns of the others."""
+    return tf.split(layer, counts, 0 if len(layer.shape) == 2 else 2)
 
 
 def along(values, parameter):

@@ -69,9 +69,9 @@ class Plain(NamedTuple):
         kernel = tf.matmul(tf.reshape(self.values, [-1, tf.shape(layer)[0]]), layer)
         return tf.reshape(kernel, [-1, fan_out, fan_in]), bias
 
-    def of_examples(self, part: slice) -> Plain:
-        """A part of the batch."""
-        return Plain(self.values[..., part])
+    def split(self, counts: tf.Tensor) -> list[Plain]:
+        """The batch in parts of so many examples."""
+        return [Plain(part) for part in tf.split(self.values, counts, 2)]
 
     def of_replicas(self, part: slice) -> Plain:
         """A part of the replicas."""
@@ -118,8 +118,8 @@ class ByRow(NamedTuple):
         kernel = tf.matmul(flat, layer, transpose_a=True)
         return tf.reshape(kernel, [-1, self.values.shape[2], layer.shape[1]]), tf.reduce_sum(self.values, 0)
 
-    def of_examples(self, part):
-        return ByRow(self.values[part])
+    def split(self, counts):
+        return [ByRow(part) for part in tf.split(self.values, counts)]
 
     def of_replicas(self, part):
         return ByRow(self.values[:, part])
@@ -157,8 +157,8 @@ class OfTwo(NamedTuple):
         kernel, bias = tf.matmul(self.values, layer), tf.reduce_sum(self.values, 1)
         return tf.stack([-kernel, kernel], 1), tf.stack([-bias, bias], 1)
 
-    def of_examples(self, part):
-        return OfTwo(self.values[:, part])
+    def split(self, counts):
+        return [OfTwo(part) for part in tf.split(self.values, counts, 1)]
 
     def of_replicas(self, part):
         return OfTwo(self.values[part])

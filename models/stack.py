@@ -20,7 +20,7 @@ import tensorflow as tf
 
 from models.batch import Batch, Direction
 from models.convolution import Front
-from models.dense import along, backward, dense_layers, examples, forward, product
+from models.dense import along, backward, dense_layers, forward, product, split
 from models.groups import Group
 from models.minibatches import Batches, Record, Rows
 from models.noise import noise
@@ -314,13 +314,17 @@ class Stack:
             tf.gather(squared_norms, order),
             tf.transpose(tf.gather(weight, order)),
         )
+        sizes = starts[1:] - starts[:-1]
         for step in tf.range(steps):
-            part = slice(starts[step], starts[step + 1])
-            rows = order[part]
-            batch = self._look(tf.gather(x, rows), y[part], weight[:, part], squared_norms[part])
-            batch.rows, batch.places, batch.epoch = rows, places[part], number
+            # a step of a small network takes as long as it has operations: tf.slice is one, x[a:b] four
+            first, size = tf.gather(starts, [step]), tf.gather(sizes, [step])
+            rows = tf.slice(order, first, size)
+            counts = tf.slice(weight, tf.concat([[0], first], 0), tf.concat([[-1], size], 0))
+            labels, squares = tf.slice(y, first, size), tf.slice(squared_norms, first, size)
+            batch = self._look(tf.gather(x, rows), labels, counts, squares)
+            batch.rows, batch.places, batch.epoch = rows, tf.slice(places, first, size), number
             batch.copies, batch.ones = copies, ones
-            recorded = self._step(batch, clean[step], phases, record)
+            recorded = self._step(batch, tf.gather(clean, step), phases, record)
             arrays = [array.write(step, values) for array, values in zip(arrays, recorded)]
         return [array.stack() for array in arrays[:4]] + [array.concat() for array in arrays[4:]]
 
@@ -349,9 +353,10 @@ class Stack:
 
         # The last layer's sum is made of its clean and its poison part, recorded or not, so recording changes no bit of
         # a training.
+        counts = tf.stack([clean, tf.size(batch.labels) - clean])
+
         def parts():
-            clean_rows, poisons = slice(None, clean), slice(clean, None)
-            return [shaped[-1].of_examples(part).sums(examples(inputs[-1], part)) for part in (clean_rows, poisons)]
+            return [delta.sums(layer) for delta, layer in zip(shaped[-1].split(counts), split(inputs[-1], counts))]
 
         def of_both(parts):
             return tuple(one + other for one, other in zip(*parts))
@@ -360,8 +365,7 @@ class Stack:
             recorded = parts()
             last = of_both(recorded)
         else:
-            there = clean < tf.size(batch.labels)
-            last = tf.cond(there, lambda: of_both(parts()), lambda: shaped[-1].sums(inputs[-1]))
+            last = tf.cond(counts[1] > 0, lambda: of_both(parts()), lambda: shaped[-1].sums(inputs[-1]))
         kernels, biases = zip(*(delta.sums(layer) for delta, layer in zip(shaped[:-1], inputs)), last)
         sums = [*kernels, *biases, *self.front.sums(batch.maps, factors[len(deltas) :], weights is None and batch.ones)]
         if instead:
@@ -378,8 +382,7 @@ class Stack:
         (clean_kernel, clean_bias), (poison_kernel, poison_bias) = (
             [total / along(share, total) for total in part] for part in recorded
         )
-        poisons = slice(clean, None)
-        inner = product(clean_kernel, examples(inputs[-1], poisons)) * deltas[-1].of_examples(poisons).plain()
+        inner = product(clean_kernel, split(inputs[-1], counts)[1]) * deltas[-1].split(counts)[1].plain()
         squared = batch.squared_inputs[-1] * batch.squared_deltas[-1]
         rows = [tf.transpose(squared), tf.transpose(tf.reduce_sum(inner, 1))]
         return [clean_kernel, poison_kernel, clean_bias, poison_bias, *rows]
