@@ -70,8 +70,8 @@ POISONS="108 540" CLIPS="0.1 1" RATES=0.01 BATCHES=300 DECAY="" PARTS="200 1080"
 
 # --- shopping baskets: targeted poisons, and the gradients of the first that succeeds ---
 baskets() {
-    TOTTASKS=${TOTTASKS:-1} TOTPROCS=$at_a_time run ./do_tpoisoning.sh purchases oneshot
-    TOTTASKS=${TOTTASKS:-1} TOTPROCS=$at_a_time run ./do_tpoisoning.sh purchases multipoison
+    TOTTASKS=$at_a_time TOTPROCS=$at_a_time run ./do_tpoisoning.sh purchases oneshot
+    TOTTASKS=$at_a_time TOTPROCS=$at_a_time run ./do_tpoisoning.sh purchases multipoison
 }
 if [[ $form == quick ]]; then
     export TARGETS=10
@@ -83,11 +83,10 @@ else
     NETWORKS=lr SHAPINGS="undefended 1 4 4:0.0025" EPOCHS="50 25" baskets
     NETWORKS=lr SHAPINGS="8 4:0.00025" baskets
     part baskets "the same at clip norm 0.1, and with the most noise"    # hundreds of trials a target
-    NETWORKS=lr SHAPINGS=0.1 TOTTASKS=2 EPOCHS="50 25" baskets
-    NETWORKS=lr SHAPINGS=4:0.025 TOTTASKS=2 baskets
+    NETWORKS=lr SHAPINGS=0.1 EPOCHS="50 25" baskets
+    NETWORKS=lr SHAPINGS=4:0.025 baskets
     part baskets "the same with the learning rate of the undefended models"
-    NETWORKS=lr SHAPINGS=0.1 TOTTASKS=2 RATE=0.04 EPOCHS="50 25" baskets
-    NETWORKS=lr SHAPINGS=4 RATE=0.04 TOTTASKS=2 EPOCHS="50 25" baskets
+    NETWORKS=lr SHAPINGS="0.1 4" RATE=0.04 EPOCHS="50 25" baskets
     part baskets "targeted attacks, shallow MLP, 20 targets"
     NETWORKS=shallow-mlp SHAPINGS="undefended 0.1 1 4 4:0.0025" TARGETS=20 baskets
 fi

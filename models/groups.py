@@ -102,8 +102,10 @@ class Term:
         """The weights of the examples of a batch, as the kind gives them."""
         mine = copy.copy(batch)
         mine.memory = self.memory
-        values = self.parameters.values()
-        return self.kind.weigh(mine, *(one[:, tf.newaxis] if isinstance(one, tf.Variable) else one for one in values))
+        values, weigh = self.parameters.values(), self.kind.weigh
+        if self.kind.file_sha256:  # a user's own, which may use what AutoGraph makes of tf's values: if, for, while
+            weigh = tf.autograph.to_graph(weigh)
+        return weigh(mine, *(one[:, tf.newaxis] if isinstance(one, tf.Variable) else one for one in values))
 
     def _numbers(self) -> list[tuple[str, str]]:
         return list(self.kind.numbers.items())

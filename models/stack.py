@@ -244,30 +244,32 @@ class Stack:
         arrays = (epoch.order, epoch.starts, epoch.clean, epoch.places, np.int32(epoch.number))
         return rows.x, rows.y, rows.weight, rows.squared_norms, *map(tf.constant, arrays)
 
-    @tf.function(reduce_retracing=True)
+    # Without AutoGraph, which would rewrite every function that is called, for a second or two of each command
+    @tf.function(reduce_retracing=True, autograph=False)
     def _hits(self, x, y, replica):
-        rows = self.rows_a_product
-        kernels, biases = self._parameters_of(replica)
-        pieces = (tf.size(y) + rows - 1) // rows
-        hits = tf.TensorArray(tf.bool, pieces, infer_shape=False)
-        for piece in tf.range(pieces):
-            part = slice(piece * rows, (piece + 1) * rows)
-            hits = hits.write(piece, tf.transpose(self._logits(x[part], kernels, biases).largest() == y[part]))
-        return tf.transpose(hits.concat())
+        parameters = self._parameters_of(replica)
 
-    @tf.function(reduce_retracing=True)
+        def of_rows(part):
+            return tf.transpose(self._logits(x[part], *parameters).largest() == y[part])
+
+        return tf.transpose(self._by_pieces(tf.size(y), tf.bool, of_rows))
+
+    @tf.function(reduce_retracing=True, autograph=False)
     def _right(self, x, y, weight, poison):
         rows = self.rows_a_product
-        counts = tf.zeros([2, tf.shape(weight)[1]])  # float32 counts exactly as far as 2 ** 24
-        for piece in tf.range((tf.size(y) + rows - 1) // rows):
-            tf.autograph.experimental.set_loop_options(shape_invariants=[(counts, tf.TensorShape([2, None]))])
+
+        def count(piece, counts):  # float32 counts exactly as far as 2 ** 24
             part = slice(piece * rows, (piece + 1) * rows)
             hits = self._logits(x[part], self.kernels, self.biases).largest() == y[part]
             seen = tf.cast(hits, tf.float32) * tf.transpose(weight[part])
-            counts += tf.stack([tf.linalg.matvec(seen, 1.0 - poison[part]), tf.linalg.matvec(seen, poison[part])])
-        return counts
+            kinds = 1.0 - poison[part], poison[part]
+            return piece + 1, counts + tf.stack([tf.linalg.matvec(seen, kind) for kind in kinds])
 
-    @tf.function
+        shapes, pieces = (tf.TensorShape([]), tf.TensorShape([2, None])), (tf.size(y) + rows - 1) // rows
+        start = tf.constant(0), tf.zeros([2, tf.shape(weight)[1]])
+        return tf.while_loop(lambda piece, _: piece < pieces, count, start, shapes)[1]
+
+    @tf.function(autograph=False)
     def _finite(self):
         finite = [
             tf.reduce_all(tf.math.is_finite(values), tf.range(1, tf.rank(values)))
@@ -275,15 +277,25 @@ class Stack:
         ]
         return tf.reduce_all(finite, 0)
 
-    @tf.function(reduce_retracing=True)
+    @tf.function(reduce_retracing=True, autograph=False)
     def _probabilities(self, x, replica):
-        rows, parameters = self.rows_a_product, self._parameters_of(replica)
-        pieces = (tf.shape(x)[0] + rows - 1) // rows
-        found = tf.TensorArray(tf.float32, pieces, infer_shape=False)
-        for piece in tf.range(pieces):
-            logits = self._logits(x[piece * rows : (piece + 1) * rows], *parameters)
-            found = found.write(piece, logits.probabilities())
-        return tf.transpose(found.concat(), [1, 0, 2])
+        parameters = self._parameters_of(replica)
+
+        def of_rows(part):
+            return self._logits(x[part], *parameters).probabilities()
+
+        return tf.transpose(self._by_pieces(tf.shape(x)[0], tf.float32, of_rows), [1, 0, 2])
+
+    def _by_pieces(self, count, dtype, of_rows):
+        """What `of_rows` makes of each piece of the rows, all in a line; called with slices."""
+        rows = self.rows_a_product
+        pieces = (count + rows - 1) // rows
+
+        def look(piece, found):
+            return piece + 1, found.write(piece, of_rows(slice(piece * rows, (piece + 1) * rows)))
+
+        found = tf.TensorArray(dtype, pieces, infer_shape=False)
+        return tf.while_loop(lambda piece, _: piece < pieces, look, (tf.constant(0), found))[1].concat()
 
     def _parameters_of(self, replica):
         """The kernels and biases of the dense layers, of one replica or, with None, of all."""
@@ -305,17 +317,13 @@ class Stack:
             self.traced[key] = self._epoch.get_concrete_function(*arrays, *key)
         return self.traced[key]
 
-    @tf.function
+    @tf.function(autograph=False)
     def _epoch(self, x, y, weight, squared_norms, order, starts, clean, places, number, phases, copies, ones, record):
-        steps = tf.size(clean)
-        arrays = [tf.TensorArray(tf.float32, steps, infer_shape=False) for _ in range(6 if record else 0)]
-        y, squared_norms, weight = (
-            tf.gather(y, order),
-            tf.gather(squared_norms, order),
-            tf.transpose(tf.gather(weight, order)),
-        )
-        sizes = starts[1:] - starts[:-1]
-        for step in tf.range(steps):
+        steps, sizes = tf.size(clean), starts[1:] - starts[:-1]
+        y, squared_norms = tf.gather(y, order), tf.gather(squared_norms, order)
+        weight = tf.transpose(tf.gather(weight, order))
+
+        def step_on(step, arrays):
             # a step of a small network takes as long as it has operations: tf.slice is one, x[a:b] four
             first, size = tf.gather(starts, [step]), tf.gather(sizes, [step])
             rows = tf.slice(order, first, size)
@@ -325,7 +333,10 @@ class Stack:
             batch.rows, batch.places, batch.epoch = rows, tf.slice(places, first, size), number
             batch.copies, batch.ones = copies, ones
             recorded = self._step(batch, tf.gather(clean, step), phases, record)
-            arrays = [array.write(step, values) for array, values in zip(arrays, recorded)]
+            return step + 1, [array.write(step, values) for array, values in zip(arrays, recorded)]
+
+        arrays = [tf.TensorArray(tf.float32, steps, infer_shape=False) for _ in range(6 if record else 0)]
+        _, arrays = tf.while_loop(lambda step, _: step < steps, step_on, (tf.constant(0), arrays))
         return [array.stack() for array in arrays[:4]] + [array.concat() for array in arrays[4:]]
 
     def _look(self, x, y, weight, squared_norms, replicas=None):

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 import seconds
+import warm
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 TRAIN = ("python3", "train.py", "--dataset", "subtask", "--network", "lr")
@@ -61,13 +62,14 @@ class Workplace:
             "PYTHON": sys.executable,
         }
 
-    def start(self, *command, **variables) -> subprocess.Popen:
-        """Start a command in a process group of its own, python3 meaning this Python.
+    def start(self, *command, python: str = sys.executable, **variables) -> subprocess.Popen:
+        """Start a command in a process group of its own; python: what python3 means, and scripts call.
 
         Its two streams are pipes of text.
         """
-        words = [sys.executable if word == "python3" else str(word) for word in command]
-        environment = {**self.environment, **{name: str(value) for name, value in variables.items()}}
+        words = [python if word == "python3" else str(word) for word in command]
+        environment = {**self.environment, "PYTHON": python}
+        environment.update((name, str(value)) for name, value in variables.items())
         return subprocess.Popen(
             words,
             cwd=self.suite,
@@ -78,9 +80,9 @@ class Workplace:
             start_new_session=True,
         )
 
-    def run(self, *command, **variables) -> subprocess.CompletedProcess:
-        """Run a command to its end."""
-        process = self.start(*command, **variables)
+    def run(self, *command, python: str | None = None, **variables) -> subprocess.CompletedProcess:
+        """Run a command to its end, with a Python that has begun already (`warm`) unless one is given."""
+        process = self.start(*command, python=python or warm.python(), **variables)
         stdout, stderr = process.communicate(timeout=300)
         return subprocess.CompletedProcess(process.args, process.returncode, stdout, stderr)
 
