@@ -4,8 +4,8 @@
 #   ./analyze_insertion.sh fashion_mnist 0        0 is the CUDA device; without a GPU the CPU is used
 #   NETWORK=shallow-mlp ./analyze_insertion.sh fashion_mnist 0
 #
-# Five patch sizes, 600 stamped rows each; the trained network re-trained for 40 epochs. On 2 cores about 30 minutes (badnet, two patches
-# at a time) or 2 minutes (shallow-mlp, all as one stack); EPOCHS=n shortens either.
+# Five patch sizes, 600 stamped rows each; the trained network re-trained for 40 epochs. On 2 cores about 30 minutes (badnet)
+# or 2 minutes (shallow-mlp, all as one stack); EPOCHS=n shortens either.
 # Results: results/analysis/insertion/<dataset>/<label>_<ratio>_<patch>/<model>/{analysis_results,mextracts_epoch,aextracts_epoch,
 # sextracts_epoch}.csv, and a figure over all patches beside them. What is finished is not run again.
 set -euo pipefail

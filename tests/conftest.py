@@ -62,11 +62,13 @@ class Workplace:
             "PYTHON": sys.executable,
         }
 
-    def start(self, *command, python: str = sys.executable, **variables) -> subprocess.Popen:
-        """Start a command in a process group of its own; python: what python3 means, and scripts call.
+    def start(self, *command, python: str | None = None, **variables) -> subprocess.Popen:
+        """Start a command in a process group of its own; python: what python3 means, and scripts call, without one a
+        Python that has begun already (`warm`).
 
         Its two streams are pipes of text.
         """
+        python = python or warm.python()
         words = [python if word == "python3" else str(word) for word in command]
         environment = {**self.environment, "PYTHON": python}
         environment.update((name, str(value)) for name, value in variables.items())
@@ -80,9 +82,9 @@ class Workplace:
             start_new_session=True,
         )
 
-    def run(self, *command, python: str | None = None, **variables) -> subprocess.CompletedProcess:
-        """Run a command to its end, with a Python that has begun already (`warm`) unless one is given."""
-        process = self.start(*command, python=python or warm.python(), **variables)
+    def run(self, *command, **variables) -> subprocess.CompletedProcess:
+        """Run a command to its end; see `start`."""
+        process = self.start(*command, **variables)
         stdout, stderr = process.communicate(timeout=300)
         return subprocess.CompletedProcess(process.args, process.returncode, stdout, stderr)
 

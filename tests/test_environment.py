@@ -23,6 +23,7 @@ from files import Lock
 
 POISON = REPOSITORY / "datasets/poisons/indiscriminate/label-flips/fashion_mnist_3_4.1.0_random_0.1.npz"
 KEPT = {"MODELS": REPOSITORY / "models"}
+COLD = {"python": sys.executable}  # in the process group that is signalled
 SMALL = {**KEPT, "ATTACKS": "label-flips", "RATIOS": "0.1", "NORMCLP": "1", "NOISEML": "0", "EPOCHS": "1"}
 LONG = {**KEPT, "ATTACKS": "label-flips", "RATIOS": "0.1", "EPOCHS": "5000"}
 ENDS = {
@@ -59,7 +60,7 @@ def ended(process: subprocess.Popen) -> str:
 def test_a_signal_ends_a_script_and_all_that_it_started_at_once(number, reaches, workplace, record_property):
     if (number, reaches) == (signal.SIGINT, "script"):
         pytest.skip("Ctrl-C reaches all of them; bash alone would wait for what it started, as it should")
-    process = workplace.start("./do_ipoisoning.sh", "subtask", "0", **LONG)
+    process = workplace.start("./do_ipoisoning.sh", "subtask", "0", **COLD, **LONG)
     until(process.stderr, "epoch")
     began = time.monotonic()
     if reaches == "all":
@@ -79,13 +80,13 @@ def test_a_signal_leaves_nothing_in_the_temporary_folder_nor_at_home(workplace, 
     for place in places.values():
         place.mkdir()
     workplace.succeed("./do_ipoisoning.sh", "subtask", "0", **SMALL, **places)
-    process = workplace.start("./do_ipoisoning.sh", "subtask", "0", **LONG, **places)
+    process = workplace.start("./do_ipoisoning.sh", "subtask", "0", **COLD, **LONG, **places)
     until(process.stderr, "epoch")
     assert list(places["TMPDIR"].iterdir())  # of the process that is running
     process.send_signal(signal.SIGTERM)
     process.communicate(timeout=20)
     assert not [path for place in places.values() for path in place.iterdir()]
-    process = workplace.start("./do_ipoisoning.sh", "subtask", "0", **LONG, **places)
+    process = workplace.start("./do_ipoisoning.sh", "subtask", "0", **COLD, **LONG, **places)
     until(process.stderr, "epoch")
     os.killpg(process.pid, signal.SIGKILL)
     process.communicate()
@@ -238,7 +239,7 @@ def test_without_a_home_it_runs(workplace):
 
 def test_a_recording_that_is_taken_away_half_way_does_not_count_as_finished(workplace):
     words = (*TRAIN, "--poison", POISON, "--record", "--epochs", "60")
-    process = workplace.start(*words, **KEPT)
+    process = workplace.start(*words, **COLD, **KEPT)
     deadline = time.monotonic() + 60
     while not (records := list(workplace.results.rglob("param_updates/3.npz"))):
         assert time.monotonic() < deadline and process.poll() is None

@@ -2,6 +2,7 @@
 
 import json
 import pickle
+import sys
 import zipfile
 
 import numpy as np
@@ -228,7 +229,7 @@ def test_a_sparse_matrix_that_would_fill_the_memory_is_refused():
 def test_attacks_are_found_without_what_they_need_to_craft(workplace):
     heavy = {"tensorflow", "clarabel", "cma", "matplotlib", "scipy", "pandas"}
     code = f"import sys, poisons; print(*poisons.attacks()); print(*{heavy} & sys.modules.keys())"
-    names, loaded = workplace.succeed("python3", "-c", code).stdout.splitlines()
+    names, loaded = workplace.succeed("python3", "-c", code, python=sys.executable).stdout.splitlines()
     assert (
         set(names.split()) >= {"label-flips", "collision", "insertion", "slabs", "slabs-release", "minmax"}
         and not loaded

@@ -7,6 +7,7 @@ import math
 import os
 import re
 import shutil
+import sys
 import time
 
 import numpy as np
@@ -382,7 +383,8 @@ def test_the_kept_tables_are_those_of_the_kept_results_and_deleted_results_are_n
 
 def test_readers_of_results_do_not_import_tensorflow(workplace):
     for script in ("report", "analyze_gradients"):
-        workplace.succeed("python3", "-c", f"import sys, {script}; assert 'tensorflow' not in sys.modules")
+        code = f"import sys, {script}; assert 'tensorflow' not in sys.modules"
+        workplace.succeed("python3", "-c", code, python=sys.executable)
 
 
 # --- targeted attacks ---

@@ -10,6 +10,7 @@ import sys
 import numpy as np
 import pandas as pd
 import pytest
+import warm
 from conftest import REPOSITORY, Workplace, copied_suite, refused
 
 from poisons import shafahi
@@ -475,6 +476,7 @@ def test_tasks_run_as_they_are(workplace, tmp_path):
     )
     environment = {
         **workplace.environment,
+        "PYTHON": warm.python(),
         "MODELS": str(tmp_path / "models"),
         "SCRIPTS": "1",
         **{name: str(value) for name, value in processes.items()},

@@ -220,8 +220,8 @@ def test_kinds_that_share_a_stack_train_as_each_would_alone(network, kinds):
     mixed.append(Shaping.of("power-law", 0.5, 0.3))
     model = networks.build(network, (12,), 3, 7)
     weight = np.random.default_rng(6).integers(0, 2, (90, len(mixed))).astype(np.float32)
-    together = stack.Stack(model, mixed, "adam", 0.01, 7)
-    alone = [stack.Stack(model, [one], "adam", 0.01, 7) for one in mixed]
+    together = stack.Stack(model, mixed, "sgd", 0.1, 7)
+    alone = [stack.Stack(model, [one], "sgd", 0.1, 7) for one in mixed]
 
     def train(engine, rows, epoch):
         engine.train_epoch(rows, minibatches.shuffled(rows, 30, 7, epoch), record=True)

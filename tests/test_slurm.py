@@ -27,6 +27,7 @@ from pathlib import Path
 
 import journeys
 import pytest
+import warm
 from conftest import REPOSITORY, copied_suite
 
 from results import cells
@@ -120,7 +121,7 @@ class Slurm:
         self.folder, self.log, self.daemons = folder, folder / "daemons.log", []
         left_out = ("SLURM", "SBATCH", "SQUEUE", "SCANCEL", *OTHERS)
         self.environment = {name: value for name, value in os.environ.items() if not name.startswith(left_out)}
-        self.environment.update(SLURM_CONF=str(folder / "slurm.conf"), PATH=SBIN, PYTHON=sys.executable)
+        self.environment.update(SLURM_CONF=str(folder / "slurm.conf"), PATH=SBIN, PYTHON=warm.python())
 
     def start(self) -> None:
         """Start the daemons; returns when the node can take jobs."""
