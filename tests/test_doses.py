@@ -48,9 +48,9 @@ def test_doses_together_are_what_each_is_alone(workplace, tmp_path_factory):
 @pytest.mark.slow
 def test_the_scripts_give_curves_and_several_poisons_their_tables(workplace):
     few = {**KEPT, "TARGETS": 1, "CLIPS": "0.1"}
-    workplace.succeed("./dose_response.sh", "purchases", RADII="1 2.5 5", SHAPINGS="undefended", POISONS=4, **few)
+    workplace.succeed("./dose_response.sh", "purchases", RADII="1 2.5 5", SHAPINGS="undefended", **few)
     workplace.succeed("./attack_together.sh", "purchases", ATTACKS="clean-labels bullseye", POISONS=2, **few)
-    again = workplace.succeed("./dose_response.sh", "purchases", RADII="1 2.5 5", SHAPINGS="undefended", POISONS=4, **few)
+    again = workplace.succeed("./dose_response.sh", "purchases", RADII="1 2.5 5", SHAPINGS="undefended", **few)
     assert again.stderr.count("finished before") == 3
     workplace.succeed("python3", "report.py", **KEPT)
     curves, halves, several = (
@@ -58,7 +58,7 @@ def test_the_scripts_give_curves_and_several_poisons_their_tables(workplace):
         for name in ("doses", "half_doses", "together")
     )
     assert (len(curves), len(halves), len(several)) == (3 * 3 * 2, 3 * 2, (4 + 3) * 2)
-    assert (curves.poisons == 4).all() and (curves.targets == 1).all()
+    assert (curves.poisons == 10).all() and (curves.targets == 1).all()
     alone = curves[(curves.shaping == "undefended") & (curves.within == 50)]
     assert alone.successes.tolist()[::2] == [0, 1] and alone.saturated.iloc[-1] and not alone.saturated.iloc[0]
     assert halves.effect.isna().sum() == 2  # of the undefended attack, within 50 epochs and 25
