@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import functools
 import io
 import sys
 import threading
@@ -77,8 +78,6 @@ class Attack:
     controls: dict = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        # of all test rows, so that no target's last digits depend on the others
-        self._probabilities = baselines.probabilities(self.victim.model, self.dataset.x_test)
         self.source, self.one_at_a_time = self.source or self.victim, threading.Lock()
         self.first_to_control = threading.Lock()
         self.crafter: shafahi.Crafter | together.Together
@@ -104,7 +103,13 @@ class Attack:
 
     def probabilities(self, target: int) -> np.ndarray:
         """The softmax outputs of the clean model for the target, float64 [classes]."""
-        return self._probabilities[target]
+        return self._all_probabilities[target]
+
+    @functools.cached_property
+    def _all_probabilities(self) -> np.ndarray:
+        """Of all test rows, so that no target's last digits depend on the others."""
+        with self.one_at_a_time:
+            return baselines.probabilities(self.victim.model, self.dataset.x_test)
 
     def without_poison(self, engine, setting, target: int, poisons: int) -> dict:
         """Trial 0 of a target by each number of epochs, of a re-training that all targets share.

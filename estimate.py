@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -63,9 +63,7 @@ def main() -> None:
 
 def show(recorded) -> None:
     """Print the minutes that each recorded part will take here, and their sum; recorded: a DataFrame of COLUMNS."""
-    timers = timings()
-    seconds_here = recorded.kind.map({kind: median_seconds(timers[kind]) for kind in dict.fromkeys(recorded.kind)})
-    minutes = recorded.seconds * seconds_here / recorded.step_seconds / 60
+    minutes = recorded.seconds * recorded.kind.map(step_seconds(recorded.kind)) / recorded.step_seconds / 60
     print("how long the parts will take on this machine, without those that are finished already:\n")
     for name, its_minutes in zip(recorded.part, minutes):
         print(f"{its_minutes:8.1f} minutes   {name}")
@@ -81,18 +79,14 @@ def record(run_name: Path) -> None:
     if parts is None:
         print(f"{log}: some of its parts were run in several pieces, or are not there; no record is made")
         return
-    timers = timings()
-    unknown = {part.kind for part in parts[:-1]} - set(timers)
-    if unknown:
-        refuse(f"{log}: there are no training steps {unknown.pop()!r} to time; give one of {', '.join(timers)}")
-    step_seconds = {kind: median_seconds(timers[kind]) for kind in dict.fromkeys(part.kind for part in parts[:-1])}
+    seconds_here = step_seconds(part.kind for part in parts[:-1])
     about = {"cores": device.cores_there(), **cells.machine(), **cells.versions()}
     rows = []
     for part, following in zip(parts, parts[1:]):
         values = {
             "kind": part.kind, "part": part.name, "seconds": following.begun - part.begun,
             "begun": datetime.fromtimestamp(part.begun, timezone.utc).strftime("%Y-%m-%d %H:%M:%S"),
-            "step_seconds": round(step_seconds[part.kind], 4), **about,
+            "step_seconds": round(seconds_here[part.kind], 4), **about,
         }  # fmt: skip
         rows.append([values.get(name, "") for name in COLUMNS])
     write_csv(run_name.with_suffix(".csv"), COLUMNS, rows)
@@ -112,6 +106,15 @@ def parts_of(log: Path) -> list[Part] | None:
     if len(parts) < 2 or names[-1] != END or len(set(names)) < len(names) or begins != sorted(begins):
         return None
     return parts
+
+
+def step_seconds(kinds: Iterable[str]) -> dict[str, float]:
+    """How long the timed steps of these kinds take here, each timed once; refuses a kind that has none."""
+    kinds, timers = list(dict.fromkeys(kinds)), timings()
+    for kind in kinds:
+        if kind not in timers:
+            refuse(f"there are no training steps {kind!r} to time; give one of {', '.join(timers)}")
+    return {kind: median_seconds(timers[kind]) for kind in kinds}
 
 
 def timings() -> dict[str, Callable[[], object]]:

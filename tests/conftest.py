@@ -9,6 +9,8 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -143,6 +145,17 @@ def copied_suite(folder: Path) -> Path:
             (suite / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(REPOSITORY / name, suite / name)
     return suite
+
+
+def wait_for(condition: Callable, seconds: float, what: str, pause: float = 0.1):
+    """Poll until `condition` returns something true, and return that; fails after so many seconds of wall time."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        found = condition()
+        if found:
+            return found
+        time.sleep(pause)
+    return pytest.fail(f"waited {seconds} s for {what}")
 
 
 def anchor(title: str) -> str:

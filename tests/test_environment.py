@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import REPOSITORY, TRAIN, Workplace, copied_suite, refused
+from conftest import REPOSITORY, TRAIN, Workplace, copied_suite, refused, wait_for
 
 import installed
 from files import Lock
@@ -105,7 +105,7 @@ def test_a_task_that_a_signal_ends_ends_no_other_and_running_tasks_are_not_repla
     tasks = ["touch one", "kill -9 $$", "touch begun; while [[ ! -e go ]]; do sleep 0.1; done; touch three"]
     assert write(*tasks).returncode == 0
     running = subprocess.Popen(["./demo-array.sh"], cwd=tmp_path, stderr=subprocess.DEVNULL)
-    wait_for(tmp_path / "begun")
+    wait_for((tmp_path / "begun").exists, 20, "the task")
     assert "its tasks are running" in refused(write("touch four"))
     listed = tmp_path / "demo-tasks.tsv"
     assert len(listed.read_text().splitlines()) == 3
@@ -119,13 +119,6 @@ def test_a_task_that_a_signal_ends_ends_no_other_and_running_tasks_are_not_repla
     running.terminate()
     running.communicate(timeout=5)  # the sleeping task has its stream, so it has ended, too
     record_property("fault", ("tasks ended by a signal, written anew while they run, ended with their array", 3))
-
-
-def wait_for(path: Path) -> None:
-    deadline = time.monotonic() + 20
-    while not path.exists():
-        assert time.monotonic() < deadline, f"no {path}"
-        time.sleep(0.05)
 
 
 HOLD = """
@@ -331,7 +324,7 @@ def test_a_set_up_that_fails_leaves_the_earlier_environment(tmp_path, record_pro
     process = subprocess.Popen(
         ["./setup.sh"], cwd=folder, env={**os.environ, "PYTHON": sys.executable}, stdout=subprocess.DEVNULL
     )
-    wait_for(folder / ".venv.earlier")
+    wait_for((folder / ".venv.earlier").exists, 20, "the set-up")
     process.kill()
     process.wait()
     refused(without_first_line(set_up(folder)))

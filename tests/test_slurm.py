@@ -21,14 +21,11 @@ import socket
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 import journeys
 import pytest
-import warm
-from conftest import REPOSITORY, copied_suite
+from conftest import REPOSITORY, copied_suite, wait_for
 
 from results import cells
 
@@ -92,17 +89,6 @@ PartitionName=long Nodes={host}
 """
 
 
-def wait_for(condition: Callable, seconds: float, what: str, pause: float = 0.1):
-    """Poll until `condition` returns something true, and return that; fails after so many seconds of wall time."""
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        found = condition()
-        if found:
-            return found
-        time.sleep(pause)
-    return pytest.fail(f"waited {seconds} s for {what}")
-
-
 def free_ports(count: int) -> list[int]:
     """Ports of the loopback that nothing listens on."""
     sockets = [socket.socket() for _ in range(count)]
@@ -121,7 +107,7 @@ class Slurm:
         self.folder, self.log, self.daemons = folder, folder / "daemons.log", []
         left_out = ("SLURM", "SBATCH", "SQUEUE", "SCANCEL", *OTHERS)
         self.environment = {name: value for name, value in os.environ.items() if not name.startswith(left_out)}
-        self.environment.update(SLURM_CONF=str(folder / "slurm.conf"), PATH=SBIN, PYTHON=warm.python())
+        self.environment.update(SLURM_CONF=str(folder / "slurm.conf"), PATH=SBIN, PYTHON=sys.executable)
 
     def start(self) -> None:
         """Start the daemons; returns when the node can take jobs."""

@@ -4,11 +4,10 @@ import os
 import signal
 import subprocess
 import sys
-import time
 
 import pytest
 import warm
-from conftest import REPOSITORY
+from conftest import REPOSITORY, wait_for
 
 SAYS = (
     "import os, sys; print(sys.argv, os.getcwd(), os.environ.get('MARK'), sys.path[0]); print('away', file=sys.stderr)"
@@ -76,18 +75,11 @@ def test_it_is_killed_with_its_caller_and_signals_reach_it(tmp_path):
     for number in (signal.SIGKILL, signal.SIGTERM):
         place = tmp_path / str(number)
         caller = subprocess.Popen([warm.python(), "-c", sleeps, place])
-        until(lambda place=place: place.exists() and place.read_text())
+        wait_for(lambda place=place: place.exists() and place.read_text(), 10, "the command", 0.02)
         command = int(place.read_text())
         caller.send_signal(number)
         assert caller.wait(10) == -number
-        until(lambda command=command: not os.path.exists(f"/proc/{command}"))
-
-
-def until(holds) -> None:
-    end = time.monotonic() + 10
-    while not holds():
-        assert time.monotonic() < end
-        time.sleep(0.02)
+        wait_for(lambda command=command: not os.path.exists(f"/proc/{command}"), 10, "its end", 0.02)
 
 
 def test_a_training_has_the_same_bytes(workplace, tmp_path_factory):
