@@ -117,6 +117,7 @@ class Batch:
         factors = self.counted(weights)
         shaped = [delta.weighted(factor) for delta, factor in zip(self.deltas, factors)]
         kernels, biases = zip(*(delta.sums(layer) for delta, layer in zip(shaped, self.inputs)))
+        kernels = tuple(delta.replicas_first(kernel) for delta, kernel in zip(shaped, kernels))
         return [*kernels, *biases, *self.front.sums(self.maps, factors[len(shaped) :])]
 
     def inner(self, direction: Direction) -> tf.Tensor:

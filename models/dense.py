@@ -1,7 +1,7 @@
 """The arithmetic of the dense layers of a stack, for all replicas at once, and which Keras models have such layers.
 
-A kernel is [replica, fan_out, fan_in]; a layer's input is [batch, fan_in] where all replicas share it, else
-[replica, fan_in, batch].
+A kernel is [replica, fan_out, fan_in], but for `replica_axes`; a layer's input is [batch, fan_in] where all replicas
+share it, else [replica, fan_in, batch].
 """
 
 from __future__ import annotations
@@ -45,6 +45,15 @@ def dense_layers(model: tf.keras.Model) -> tuple[list, list]:
     return front, dense
 
 
+def replica_axes(layers: list, parameters: int) -> list[int]:
+    """The axis of each of a stack's parameters along which its replicas lie, for a model with these dense layers.
+
+    The first; the second of an only layer's kernel with many classes, [fan_in, replica, fan_out] (`outputs.ByRow`).
+    """
+    by_row = len(layers) == 1 and layers[0].units > FEW_CLASSES
+    return [int(by_row and place == 0) for place in range(parameters)]
+
+
 def forward(features, kernels, biases) -> tuple[list, Outputs]:
     """The input of every dense layer, the features as they are, [batch, fan_in], then [replica, units, batch] each; and
     the logits.
@@ -62,9 +71,9 @@ def forward(features, kernels, biases) -> tuple[list, Outputs]:
 
 def only_layer(features, kernel, bias) -> Outputs:
     """The logits of a network without hidden layers."""
-    _, classes, fan_in = kernel.shape
+    classes = bias.shape[1]
     if classes > FEW_CLASSES:
-        values = tf.matmul(features, tf.reshape(kernel, [-1, fan_in]), transpose_b=True)
+        values = tf.matmul(features, tf.reshape(kernel, [kernel.shape[0], -1]))
         values = tf.nn.bias_add(values, tf.reshape(bias, [-1]))
         return ByRow(tf.reshape(values, [tf.shape(features)[0], -1, classes]))
     if classes == 2:
@@ -99,9 +108,9 @@ def split(layer, counts):
     return tf.split(layer, counts, 0 if len(layer.shape) == 2 else 2)
 
 
-def along(values, parameter):
-    """`values`, [replica], shaped to multiply or divide a parameter that leads with the replica axis."""
-    return tf.reshape(values, [-1] + [1] * (len(parameter.shape) - 1))
+def along(values, parameter, axis=0):
+    """`values`, [replica], shaped to multiply or divide a parameter whose replicas lie along an axis."""
+    return tf.reshape(values, [1] * axis + [-1] + [1] * (len(parameter.shape) - 1 - axis))
 
 
 def inner(kernel, bias, delta, layer):

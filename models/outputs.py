@@ -57,8 +57,8 @@ class Plain(NamedTuple):
         return tf.reduce_sum(tf.square(self.values), 1)
 
     def sums(self, layer: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        """Sums over the examples of the gradients d_i a_i^T of a layer's kernel, [replica, fan_out, fan_in], and d_i of
-        its bias, [replica, fan_out].
+        """Sums over the examples of the gradients d_i a_i^T of a layer's kernel, as the stack keeps it, [replica,
+        fan_out, fan_in], and d_i of its bias, [replica, fan_out].
 
         layer: its input, [batch, fan_in] where all replicas share it, else [replica, fan_in, batch].
         """
@@ -68,6 +68,10 @@ class Plain(NamedTuple):
         fan_out, fan_in = self.values.shape[1], layer.shape[1]
         kernel = tf.matmul(tf.reshape(self.values, [-1, tf.shape(layer)[0]]), layer)
         return tf.reshape(kernel, [-1, fan_out, fan_in]), bias
+
+    def replicas_first(self, kernel: tf.Tensor) -> tf.Tensor:
+        """A kernel that the stack keeps, or its gradient, as [replica, fan_out, fan_in]."""
+        return kernel
 
     def split(self, counts: tf.Tensor) -> list[Plain]:
         """The batch in parts of so many examples."""
@@ -89,7 +93,9 @@ class Plain(NamedTuple):
 
 
 class ByRow(NamedTuple):
-    """values: [batch, replica, fan_out]. An example's softmax lies in one piece, for which TensorFlow has kernels."""
+    """values: [batch, replica, fan_out]. An example's softmax lies in one piece, for which TensorFlow has kernels. The
+    stack keeps the layer's kernel as [fan_in, replica, fan_out], so that no product has to turn a large matrix.
+    """
 
     values: tf.Tensor
 
@@ -114,9 +120,11 @@ class ByRow(NamedTuple):
         return tf.transpose(tf.reduce_sum(tf.square(self.values), 2))
 
     def sums(self, layer):
-        flat = tf.reshape(self.values, [tf.shape(layer)[0], -1])
-        kernel = tf.matmul(flat, layer, transpose_a=True)
-        return tf.reshape(kernel, [-1, self.values.shape[2], layer.shape[1]]), tf.reduce_sum(self.values, 0)
+        kernel = tf.matmul(layer, tf.reshape(self.values, [tf.shape(layer)[0], -1]), transpose_a=True)
+        return tf.reshape(kernel, [layer.shape[1], -1, self.values.shape[2]]), tf.reduce_sum(self.values, 0)
+
+    def replicas_first(self, kernel):
+        return tf.transpose(kernel, [1, 2, 0])
 
     def split(self, counts):
         return [ByRow(part) for part in tf.split(self.values, counts)]
@@ -156,6 +164,9 @@ class OfTwo(NamedTuple):
     def sums(self, layer):
         kernel, bias = tf.matmul(self.values, layer), tf.reduce_sum(self.values, 1)
         return tf.stack([-kernel, kernel], 1), tf.stack([-bias, bias], 1)
+
+    def replicas_first(self, kernel):
+        return kernel
 
     def split(self, counts):
         return [OfTwo(part) for part in tf.split(self.values, counts, 1)]

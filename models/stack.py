@@ -20,7 +20,7 @@ import tensorflow as tf
 
 from models.batch import Batch, Direction
 from models.convolution import Front
-from models.dense import along, backward, dense_layers, forward, product, split
+from models.dense import along, backward, dense_layers, forward, product, replica_axes, split
 from models.groups import Group
 from models.minibatches import Batches, Record, Rows
 from models.noise import noise
@@ -37,8 +37,8 @@ class Stack:
 
     A dense kernel is kept as [replica, fan_out, fan_in] and the activations as [replica, units, batch], so that z = W a
     reads as on paper and the replicas of the first layer, whose input they share, lie side by side as one matrix
-    [replica * fan_out, fan_in]. The number of replicas is no part of a variable's shape, so that `keep` can drop some
-    without tracing the epoch anew.
+    [replica * fan_out, fan_in]. An only layer with many classes has another layout (`axes`). The number of replicas is
+    no part of a variable's shape, so that `keep` can drop some without tracing the epoch anew.
     """
 
     def __init__(
@@ -56,15 +56,19 @@ class Stack:
         front, dense = dense_layers(model)
         if front and len(shapings) > 1:
             raise ValueError(f"{model.name}: convolutions train in a stack of one, not of {len(shapings)}")
+        self.axes = replica_axes(dense, len(model.weights))
         self.initial = self._replicated(model)
-        self.parameters = [tf.Variable(values, shape=[None, *values.shape[1:]]) for values in self.initial]
+        self.parameters = [
+            tf.Variable(values, shape=[None if place == axis else size for place, size in enumerate(values.shape)])
+            for values, axis in zip(self.initial, self.axes)
+        ]
         self.kernels, self.biases = self.parameters[: len(dense)], self.parameters[len(dense) : 2 * len(dense)]
         convolutions = self.parameters[2 * len(dense) :]
         half = len(convolutions) // 2
         self.front = Front(model.input_shape[1:], front, convolutions[:half], convolutions[half:])
         self.rows_a_product = CONVOLUTION_ROWS if front else EVALUATION_ROWS
         self.optimizer = Optimizer(optimizer, learning_rate, self.parameters)
-        shapes = [values.shape[1:] for values in self.parameters]
+        shapes = [values.shape[1:] for values in self._replicas_first(self.initial)]
         self.groups = [
             Group(list(members), shapes) for _, members in itertools.groupby(shapings, lambda one: one.structure)
         ]
@@ -96,8 +100,9 @@ class Stack:
         """
         if len(self.groups) > 1 and list(replicas) != sorted(set(replicas)):
             raise ValueError("replicas of several kinds must be kept in ascending order")
-        for values in (*self.parameters, *self.optimizer.moments, self.noise_stds):
-            values.assign(tf.gather(values, replicas))
+        for values, axis in zip((*self.parameters, *self.optimizer.moments), itertools.cycle(self.axes)):
+            values.assign(tf.gather(values, replicas, axis=axis))
+        self.noise_stds.assign(tf.gather(self.noise_stds, replicas))
         self.replicas = [self.replicas[replica] for replica in replicas]
         first = 0
         for group in self.groups:
@@ -192,8 +197,9 @@ class Stack:
         """The weights of one replica, as a Keras model of the network takes them."""
         convolutions = zip(self.front.kernels, self.front.biases)
         weights = [values[replica].numpy() for pair in convolutions for values in pair]
-        for kernel, bias in zip(self.kernels, self.biases):
-            weights += [kernel[replica].numpy().T, bias[replica].numpy()]
+        kernels, biases = self._parameters_of(replica)
+        for kernel, bias in zip(self._replicas_first(kernels), biases):
+            weights += [kernel[0].numpy().T, bias[0].numpy()]
         return weights
 
     def _replicated(self, model: tf.keras.Model) -> list[np.ndarray]:
@@ -204,7 +210,12 @@ class Stack:
         convolutions = [layer for layer in front if isinstance(layer, tf.keras.layers.Conv2D)]
         values = [layer.kernel.numpy().T for layer in dense] + [layer.bias.numpy() for layer in dense]
         values += [layer.kernel.numpy() for layer in convolutions] + [layer.bias.numpy() for layer in convolutions]
-        return [np.stack([value] * len(self.shapings)) for value in values]
+        values = [np.stack([value] * len(self.shapings)) for value in values]
+        return [np.moveaxis(value, 2, 0) if axis else value for value, axis in zip(values, self.axes)]
+
+    def _replicas_first(self, values: list) -> list:
+        """The parameters, or the first of them, as [replica, *parameter], kernels as [replica, fan_out, fan_in]."""
+        return [tf.transpose(value, [1, 2, 0]) if axis else value for value, axis in zip(values, self.axes)]
 
     def _trusted_rows(self, given: tuple[np.ndarray, np.ndarray] | None) -> tuple | None:
         """As many trusted rows as any shaping asks for: x, labels, |x|^2 and how often they count, 1 each."""
@@ -272,8 +283,8 @@ class Stack:
     @tf.function(autograph=False)
     def _finite(self):
         finite = [
-            tf.reduce_all(tf.math.is_finite(values), tf.range(1, tf.rank(values)))
-            for values in self.kernels + self.biases
+            tf.reduce_all(tf.math.is_finite(values), [place for place in range(values.shape.rank) if place != axis])
+            for values, axis in zip(self.kernels + self.biases, self.axes)
         ]
         return tf.reduce_all(finite, 0)
 
@@ -299,10 +310,18 @@ class Stack:
 
     def _parameters_of(self, replica):
         """The kernels and biases of the dense layers, of one replica or, with None, of all."""
-        parameters = self.kernels, self.biases
         if replica is None:
-            return parameters
-        return tuple([values[replica][tf.newaxis] for values in those] for those in parameters)
+            return self.kernels, self.biases
+        return self._parameters_at(slice(replica, replica + 1))
+
+    def _parameters_at(self, replicas: slice) -> tuple[list, list]:
+        """The kernels and biases of the dense layers of some replicas."""
+        layers = len(self.kernels)
+        some = [
+            values[:, replicas] if axis else values[replicas]
+            for values, axis in zip(self.parameters[: 2 * layers], self.axes)
+        ]
+        return some[:layers], some[layers:]
 
     def _logits(self, x, kernels, biases):
         return forward(self.front.features(x), kernels, biases)[1]
@@ -344,13 +363,11 @@ class Stack:
 
         x: [batch, features]; y: [batch]; weight: [replica, batch]; squared_norms: [batch], |x|^2; replicas: a slice.
         """
-        kernels, biases = self.kernels, self.biases
-        if replicas is not None:
-            kernels, biases = [values[replicas] for values in kernels], [values[replicas] for values in biases]
+        kernels, biases = (self.kernels, self.biases) if replicas is None else self._parameters_at(replicas)
         features, squared_features, maps = self.front.forward(x, squared_norms)
         inputs, logits = forward(features, kernels, biases)
         deltas = backward(inputs, logits, kernels, y)
-        self.front.backward(features, maps, deltas[0], kernels[0])
+        self.front.backward(features, maps, deltas[0], self._replicas_first(kernels)[0])
         return Batch(self.front, maps, squared_features, inputs, logits, deltas, weight, y)
 
     def _step(self, batch, clean, phases, record):
@@ -380,23 +397,30 @@ class Stack:
         kernels, biases = zip(*(delta.sums(layer) for delta, layer in zip(shaped[:-1], inputs)), last)
         sums = [*kernels, *biases, *self.front.sums(batch.maps, factors[len(deltas) :], weights is None and batch.ones)]
         if instead:
-            sums = self._replaced(sums, instead, share)
+            sums = self._replaced(self._replicas_first(sums), instead, share)
+            sums = [tf.transpose(total, [2, 0, 1]) if axis else total for total, axis in zip(sums, self.axes)]
         if self.adds_noise:
-            stds = self.noise_stds * share[:, 0]
             sums = [
-                total + along(stds, total) * noise(total.shape[1:], self.seed, index, self.optimizer.steps)
-                for index, total in enumerate(sums)
+                total + along(self.noise_stds * share[:, 0], total, axis) * self._noise(index, total.shape)
+                for index, (total, axis) in enumerate(zip(sums, self.axes))
             ]
         self.optimizer.apply(sums)
         if not record:
             return []
         (clean_kernel, clean_bias), (poison_kernel, poison_bias) = (
-            [total / along(share, total) for total in part] for part in recorded
+            [total / along(share, total) for total in (deltas[-1].replicas_first(kernel), bias)]
+            for kernel, bias in recorded
         )
         inner = product(clean_kernel, split(inputs[-1], counts)[1]) * deltas[-1].split(counts)[1].plain()
         squared = batch.squared_inputs[-1] * batch.squared_deltas[-1]
         rows = [tf.transpose(squared), tf.transpose(tf.reduce_sum(inner, 1))]
         return [clean_kernel, poison_kernel, clean_bias, poison_bias, *rows]
+
+    def _noise(self, index, shape):
+        """A parameter's draw for this step, one for all replicas; shape: the parameter's."""
+        axis = self.axes[index]
+        shape = [size for place, size in enumerate(shape) if place != axis]
+        return tf.expand_dims(noise(shape, self.seed, index, self.optimizer.steps), axis)
 
     def _shape(self, batch, phases):
         """The weights of the examples by their replica's shaping, [replica, batch] or one of these for each layer, and
