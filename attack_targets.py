@@ -58,7 +58,8 @@ class Attack:
     attack: its name; victim: the model that is attacked; source: the one that poisons are crafted against, by default
     the same. classes are the targets' own and the wanted one; budgets: what the attacker may do, one or several;
     epochs: of re-training, one number or, for one budget, several; targets: rows of the test set; most: how many trials
-    a stack may have; controls: of the targets, by the number of places that poisons take in an epoch's order.
+    a stack may have; together: whether the targets' first trials run as one stack; controls, firsts: what is known of
+    trials 0 and 1, by the number of places that poisons take in an epoch's order.
     """
 
     dataset: datasets.Dataset
@@ -75,11 +76,13 @@ class Attack:
     most: int | None = None
     attack: str = shafahi.NAME
     source: baselines.Baseline | None = None
+    together: bool = False
     controls: dict = dataclasses.field(default_factory=dict)
+    firsts: dict = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.source, self.one_at_a_time = self.source or self.victim, threading.Lock()
-        self.first_to_control = threading.Lock()
+        self.one_for_all = threading.Lock()
         self.crafter: shafahi.Crafter | together.Together
         if self.attack == shafahi.NAME:
             self.crafter = shafahi.Crafter(self.source.model)
@@ -111,20 +114,37 @@ class Attack:
         with self.one_at_a_time:
             return baselines.probabilities(self.victim.model, self.dataset.x_test)
 
-    def without_poison(self, engine, setting, target: int, poisons: int) -> dict:
-        """Trial 0 of a target by each number of epochs, of a re-training that all targets share.
+    def known(self, engine, setting, target: int, poisons: int) -> dict:
+        """The first trials of a target by each number of epochs, of trainings that targets share: trial 0, and trial 1
+        where it is one of `together`.
 
-        engine: a stack that may run it; setting: a `models.trials.Setting`; poisons: as many as the target has.
+        engine: a stack that may run them; setting: a `models.trials.Setting`; poisons: as many as the target has.
         """
         from models import trials
 
-        places = min(1, poisons) if self.mode == "oneshot" else poisons
-        with self.first_to_control:
+        places, number = min(1, poisons) if self.mode == "oneshot" else poisons, self.targets.index(target)
+        whole = dataclasses.replace(setting, epochs=tuple(self.epochs))
+        size = len(engine.shapings) // trials.TOGETHER * trials.TOGETHER
+        with self.one_for_all:
             if places not in self.controls:
-                whole = dataclasses.replace(setting, epochs=tuple(self.epochs))
                 self.controls[places] = trials.control(engine, whole, self.targets, places)
-        place = self.targets.index(target)
-        return {epochs: self.controls[places].trial(place, self.classes[1], epochs) for epochs in setting.epochs}
+            if self.together and poisons and size and (target, places) not in self.firsts:
+                self._run_firsts(engine, whole, self.targets[number // size * size :][:size], places)
+        control, firsts = self.controls[places], self.firsts.get((target, places))
+        return {
+            epochs: [control.trial(number, self.classes[1], epochs), *([firsts[epochs]] if firsts else [])]
+            for epochs in setting.epochs
+        }
+
+    def _run_firsts(self, engine, setting, targets: list[int], places: int) -> None:
+        """Run the first trials of those of the targets whose poisons take so many places."""
+        from models import trials
+
+        sets = {target: self.poisons(target)[0] for target in targets}
+        these = [one for one in targets if len(sets[one].y) == places or self.mode == "oneshot" and len(sets[one].y)]
+        x, y = (np.concatenate([getattr(sets[target], name)[:1] for target in these]) for name in "xy")
+        found = trials.firsts(engine, setting, x, y, places, self.dataset.x_test[these], self.classes[1])
+        self.firsts.update(zip(((target, places) for target in these), found))
 
     def cell(
         self,
@@ -278,10 +298,12 @@ def attack_on(options, dataset: datasets.Dataset, chosen: Shaping, targets: list
     stop = options.stop_at_first or options.record
     budgets = shafahi.budgets_of(options)
     source = baselines.baseline(training, dataset) if options.transfer and chosen.defended else None
+    # with hidden layers a target's last bits would depend on its place among the others, and less is gained
+    together = options.stop_at_first and not options.record and len(victim.model.weights) == 2
     return Attack(
         dataset, training, chosen, options.learning_rate, victim, classes, budgets, options.epochs,
         targets, options.mode, stop,
-        attack=options.attack, source=source,
+        attack=options.attack, source=source, together=together,
     )  # fmt: skip
 
 
@@ -367,11 +389,10 @@ def run_trials(attack: Attack, target: int, mine: threading.local, todo: list[tu
     sizes, epochs = [len(poisons.y) for poisons in sets], [cell.settings["epochs"] for cell, _ in todo]
     x, y = (np.concatenate([getattr(poisons, name) for poisons in sets]) for name in "xy")
     if getattr(mine, "attack", None) is not attack:
-        most = sum(budget.poisons for budget in attack.budgets)
-        shapings = [attack.shaping] * max(len(group) for group in trials.groups(most, attack.most))
+        replicas = min(trials.GROUPS[-1], attack.most or trials.GROUPS[-1])
         mine.engine = trials.stack.Stack(
-            attack.victim.model, shapings, attack.training.optimizer, todo[0][0].learning_rate, attack.training.seed,
-            trusted=attack.dataset.held_out,
+            attack.victim.model, [attack.shaping] * replicas, attack.training.optimizer, todo[0][0].learning_rate,
+            attack.training.seed, trusted=attack.dataset.held_out,
         )  # fmt: skip
         mine.attack = attack
     training = attack.training
@@ -379,8 +400,8 @@ def run_trials(attack: Attack, target: int, mine: threading.local, todo: list[tu
         attack.dataset, attack.mode, training.batch_size, tuple(dict.fromkeys(epochs)), training.seed, attack.most
     )
     wanted = attack.dataset.x_test[target], attack.classes[1]
-    without = attack.without_poison(mine.engine, setting, target, len(y))
-    ended = trials.run(mine.engine, setting, x, y, *wanted, len(y), attack.stop_at_first, without)
+    known = attack.known(mine.engine, setting, target, len(y))
+    ended = trials.run(mine.engine, setting, x, y, *wanted, len(y), attack.stop_at_first, known)
     if len(sets) == 1:
         return [ended[length] for length in epochs]
     none, *each = ended[epochs[0]]  # every trial was run: several budgets do not stop at a first success

@@ -117,7 +117,8 @@ class Stack:
         """
         self._begin(rows, epoch)
         phases = tuple(group.phase(epoch.number) for group in self.groups)
-        recorded = self._traced(phases, rows.copies, rows.ones, record)(*self._arrays(rows, epoch))
+        key = phases, rows.copies, rows.ones, record
+        recorded = self._traced(key)(*self._arrays(rows, epoch), *key)
         if not record:
             return None
         *sums, squared_norms, inner_products = (values.numpy() for values in recorded)
@@ -326,9 +327,11 @@ class Stack:
     def _logits(self, x, kernels, biases):
         return forward(self.front.features(x), kernels, biases)[1]
 
-    def _traced(self, phases: tuple[int, ...], copies: bool, ones: bool, record: bool) -> Callable:
-        """`_epoch`, traced once for rows and batches of any number: it takes seconds where a stack has many kinds."""
-        key = phases, copies, ones, record
+    def _traced(self, key: tuple) -> Callable:
+        """`_epoch`, traced once for rows and batches of any number: it takes seconds where a stack has many kinds.
+
+        key: its last arguments, (phases, copies, ones, record), with which it is called, too.
+        """
         if key not in self.traced:
             x = tf.TensorSpec([None, int(np.prod(self.front.shape))])
             weight, each, whole = tf.TensorSpec([None, None]), tf.TensorSpec([None]), tf.TensorSpec([None], tf.int32)

@@ -3,13 +3,14 @@ a stack.
 
 A trial succeeds when, at the end of any epoch, the model takes the target for the wanted class; it then leaves the
 stack. In mode `oneshot` trial k sees the k-th poison alone, in mode `multipoison` the first k together. Trial 0 sees
-none: what it does, the poisons did not. It is the same training for all targets of a clean model (`control`).
+none: what it does, the poisons did not. It is the same training for all targets of a clean model (`control`). Most
+targets fall to their first poison: where the first success ends a target, trial 1 of many run as one stack (`firsts`).
 """
 
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -20,7 +21,10 @@ from models import minibatches, stack
 
 # Trials that train together: the first alone, since most targets fall to it, then few; then as many as a core's cache
 # holds, again and again
-GROUPS = (1, 4, 40)
+GROUPS = (1, 4, 48)
+# Targets of a network without hidden layers that train together, or a multiple of it, so that none's outcome depends on
+# the others: numbers that fill no vector register are computed otherwise, and a re-training enlarges a last bit
+TOGETHER = 16
 
 
 @dataclass(frozen=True)
@@ -103,7 +107,7 @@ def epochs_of(engine: stack.Stack, setting: Setting, rows: minibatches.Rows) -> 
 
 def groups(trials: int, most: int | None = None, first: int = 0) -> Iterator[range]:
     """The trials `first` to `trials` in groups, of `most` at most."""
-    sizes = itertools.chain(GROUPS[:-1], itertools.repeat(GROUPS[-1]))
+    sizes = itertools.chain(GROUPS[first > 1 : -1], itertools.repeat(GROUPS[-1]))
     while first <= trials:
         size = min(next(sizes), most or trials + 1, trials + 1 - first)
         yield range(first, first + size)
@@ -130,6 +134,27 @@ def rows_of(setting: Setting, x: np.ndarray, y: np.ndarray, trials: range) -> mi
     )
 
 
+def firsts(
+    engine: stack.Stack, setting: Setting, x: np.ndarray, y: np.ndarray, places: int, targets: np.ndarray, wanted: int
+) -> list[dict[int, Trial]]:
+    """Trial 1 of several targets, a replica each, as `run` would run it: by `setting.epochs`, for each target.
+
+    engine: a stack of a multiple of TOGETHER replicas, as many as targets or more; x, y: each target's first poison;
+    places: how many places the poisons of a target take in an epoch's order, the same for all; targets: float32
+    [target, ...].
+    """
+    data, clean, asked = setting.dataset, len(setting.dataset.y_train), len(y)
+    count = -(-asked // TOGETHER) * TOGETHER
+    x, y, targets = (values[np.arange(count) % asked] for values in (x, y, targets))
+    # behind the poisons a row that none sees, at the last place
+    x, y = np.concatenate([data.x_train, x, x[:1]]), np.concatenate([data.y_train, y, y[:1]])
+    slots = np.concatenate([np.arange(clean), np.full(count, clean), [clean + places - 1]])
+    weight = np.concatenate([np.ones((clean, count)), np.eye(count), np.zeros((1, count))])
+    rows = minibatches.Rows.of(x, y, np.arange(len(y)) >= clean, count, weight, slots)
+    found = run_group(engine, setting, rows, [1] * count, targets, wanted, False, TOGETHER)
+    return [{length: its[place] for length, its in found.items()} for place in range(asked)]
+
+
 def run(
     engine: stack.Stack,
     setting: Setting,
@@ -139,28 +164,30 @@ def run(
     wanted: int,
     trials: int,
     stop_at_first: bool,
-    without: dict[int, Trial] | None = None,
+    known: dict[int, list[Trial]] | None = None,
 ) -> dict[int, list[Trial]]:
     """Run trials 0 to `trials` with the poisons x, y against the target; returns them in order, by `setting.epochs`.
 
     engine: a stack of as many replicas as a group has or more, all of one shaping, that starts from the clean model.
     stop_at_first: end with the first trial that succeeds, as if one were run after the other: those behind it are not
-    returned. without: trial 0 by the number of epochs, where it has been run (`Control.trial`).
+    returned. known: the first trials by the number of epochs, where they have been run (`Control.trial`, `firsts`).
     """
-    known = without or {}
-    ended: dict[int, list[Trial]] = {length: [known[length]] if known else [] for length in setting.epochs}
-    lengths = list(setting.epochs)  # those that are not decided
-    for group in groups(trials, setting.most, 1 if known else 0):
-        rows = rows_of(setting, x, y, group)
-        found = run_group(engine, replace(setting, epochs=tuple(lengths)), rows, group, target, wanted, stop_at_first)
-        for length, its in found.items():
-            ended[length] += its
-            succeeded = [trial.poison for trial in its if trial.success and trial.poison]
-            if stop_at_first and succeeded:
-                ended[length] = [trial for trial in ended[length] if trial.poison <= min(succeeded)]
-                lengths.remove(length)
+    ended: dict[int, list[Trial]] = {length: list(known[length]) if known else [] for length in setting.epochs}
+
+    def successes(length: int) -> list[int]:
+        return [trial.poison for trial in ended[length] if trial.success and trial.poison]
+
+    for group in groups(trials, setting.most, len(ended[setting.epochs[0]])):
+        lengths = tuple(length for length in setting.epochs if not (stop_at_first and successes(length)))
         if not lengths:
             break
+        rows = rows_of(setting, x, y, group)
+        found = run_group(engine, replace(setting, epochs=lengths), rows, group, target, wanted, stop_at_first)
+        for length, its in found.items():
+            ended[length] += its.values()
+    for length in setting.epochs:
+        if stop_at_first and successes(length):
+            ended[length] = [trial for trial in ended[length] if trial.poison <= min(successes(length))]
     return {length: sorted(its, key=lambda trial: trial.poison) for length, its in ended.items()}
 
 
@@ -168,20 +195,26 @@ def run_group(
     engine: stack.Stack,
     setting: Setting,
     rows: minibatches.Rows,
-    group: range,
-    target: np.ndarray,
+    group: Sequence[int],
+    targets: np.ndarray,
     wanted: int,
     stop_at_first: bool,
-) -> dict[int, list[Trial]]:
-    """Run one group to its end; see `run`."""
-    data, running = setting.dataset, np.array(group)
-    ended: dict[int, list[Trial]] = {length: [] for length in setting.epochs}
+    multiple: int = 1,
+) -> dict[int, dict[int, Trial]]:
+    """Run one group to its end; see `run`. Returns the trials by their places in the group.
+
+    targets: one for all, or one for each of the group's trials; multiple: of which the number of replicas stays one, as
+    it is at the beginning; trials that have ended fill it up.
+    """
+    data, running, here = setting.dataset, np.array(group), np.arange(len(group))
+    targets = targets.reshape(-1, rows.x.shape[1])
+    ended: dict[int, dict[int, Trial]] = {length: {} for length in setting.epochs}
     waiting = {length: np.ones(len(group), bool) for length in setting.epochs}  # which trials have not ended by then
     engine.reset()
     engine.keep(range(len(group)))
     run = epochs_of(engine, setting, rows)
     for epoch, _ in run.epochs(max(setting.epochs)):
-        probabilities = engine.probabilities(target.reshape(1, -1))[:, 0]
+        probabilities = engine.probabilities(targets)[np.arange(len(here)), here if len(targets) > 1 else 0]
         finite = engine.finite()  # a trial that diverges ends without success
         success = finite & (probabilities.argmax(1) == wanted)
         ends = {length: waits & (success | ~finite | (epoch == length)) for length, waits in waiting.items()}
@@ -190,7 +223,7 @@ def run_group(
             trial = Trial(int(running[replica]), bool(success[replica]), probabilities[replica], epoch, accuracy)
             for length in waiting:
                 if ends[length][replica]:
-                    ended[length].append(trial)
+                    ended[length][int(here[replica])] = trial
         for length, its_ends in ends.items():
             hits = running[its_ends & success & (running > 0)]
             stops = running >= hits.min() if stop_at_first and len(hits) else False
@@ -198,8 +231,9 @@ def run_group(
         stays = np.any(list(waiting.values()), 0)
         if not stays.any():
             break
-        if not stays.all():
-            run.keep(np.flatnonzero(stays))
-            running = running[stays]
-            waiting = {length: waits[stays] for length, waits in waiting.items()}
+        left = np.sort(np.argsort(~stays, kind="stable")[: -(-stays.sum() // multiple) * multiple])
+        if len(left) < len(stays):
+            run.keep(left)
+            running, here = running[left], here[left]
+            waiting = {length: waits[left] for length, waits in waiting.items()}
     return ended

@@ -186,6 +186,8 @@ def test_each_trial_has_the_accuracy_of_its_own_replica(small):
     setting, x = trials.Setting(small, "oneshot", 50, (1,), 215), small.x_train[:4]
     rows = trials.rows_of(setting, x, small.y_train[:4], range(5))
     ended = trials.run_group(Engine(), setting, rows, range(5), target_of(small), 4, False)[1]
+    assert list(ended) == list(range(5))
+    ended = list(ended.values())
     assert [trial.poison for trial in ended] == [0, 1, 2, 3, 4] and left == [list(range(5))]
     assert [trial.success for trial in ended] == [False, False, True, True, False]
     assert [trial.test_acc for trial in ended[:4]] == pytest.approx([10 * replica / 420 for replica in range(4)])
@@ -235,9 +237,9 @@ def test_the_control_of_all_targets_is_each_targets_own(mode, shaping, small, cl
     for place, target in enumerate(targets):
         for wanted in {4, int(taken_for[place])}:  # one that it is taken for at once
             own = trials.run(engine, setting, *poisons, small.x_test[target], wanted, POISONS, True)
-            without = {length: control.trial(place, wanted, length) for length in setting.epochs}
+            without = {length: [control.trial(place, wanted, length)] for length in setting.epochs}
             for length in setting.epochs:
-                one, other = own[length][0], without[length]
+                one, other = own[length][0], without[length][0]
                 assert (one.poison, one.success, one.epoch) == (other.poison, other.success, other.epoch)
                 assert np.allclose(one.probabilities, other.probabilities, atol=2e-4)
                 assert one.test_acc == pytest.approx(other.test_acc, abs=0.01)
@@ -269,3 +271,41 @@ def test_groups_hold_every_trial_once(monkeypatch):
         assert [trial for group in trials.groups(count, first=1) for trial in group] == list(range(1, count + 1))
     monkeypatch.setattr(trials, "GROUPS", (1, 1))
     assert [list(group) for group in trials.groups(2)] == [[0], [1], [2]]
+
+
+@pytest.mark.parametrize("mode", ["oneshot", "multipoison"])
+@pytest.mark.parametrize("shaping", [UNDEFENDED, Shaping.clip(1.0, 0.05)])
+def test_first_trials_of_several_targets_are_each_targets_own(mode, shaping, small, clean, poisons):
+    """Targets of two classes, poisons that differ: some fall within 3 epochs, some later, some not."""
+    engine = stack.Stack(clean, [shaping] * 16, "adam", 0.04, 215)
+    setting = trials.Setting(small, mode, 50, (12, 3), 215)
+    targets = small.x_test[np.isin(small.y_test, (3, 5))][:8]
+    x, y = poisons
+    x = np.stack([0.9 * target + 0.1 * x for target in targets]).astype(np.float32)  # each target's own
+    found = trials.firsts(engine, setting, x[:, 3], y[:8], POISONS if mode == "multipoison" else 1, targets, 4)
+    ends = []
+    for target, its_poisons, first in zip(targets, x, found):
+        alike = its_poisons[3:4].repeat(POISONS, 0)
+        own = trials.run(engine, setting, alike, y, target, 4, POISONS, False)
+        for length in setting.epochs:
+            one, other = first[length], own[length][1]
+            assert (one.poison, one.success, one.epoch) == (other.poison, other.success, other.epoch)
+            assert np.allclose(one.probabilities, other.probabilities, atol=2e-4)
+            assert one.test_acc == pytest.approx(other.test_acc, abs=0.01)
+            ends.append((length, one.success))
+    assert len(set(ends)) >= 3
+
+
+def test_a_target_falls_as_it_does_among_others(small, clean, poisons):
+    engine = stack.Stack(clean, [Shaping.clip(1.0, 0.05)] * 32, "adam", 0.04, 215)
+    setting = trials.Setting(small, "oneshot", 50, (8,), 215)
+    targets = small.x_test[np.isin(small.y_test, (3, 5))][:17]
+    x, y = (0.9 * targets + 0.1 * poisons[0][3]).astype(np.float32), np.full(17, 4, np.int32)
+    among, ends = trials.firsts(engine, setting, x, y, 1, targets, 4), set()
+    for chosen in ([0], [16, 3], list(range(0, 17, 2))):
+        found = trials.firsts(engine, setting, x[chosen], y[chosen], 1, targets[chosen], 4)
+        for place, one in zip(chosen, found):
+            assert one[8].epoch == among[place][8].epoch and one[8].test_acc == among[place][8].test_acc
+            assert one[8].probabilities.tobytes() == among[place][8].probabilities.tobytes()
+            ends.add(one[8].epoch)
+    assert len(ends) > 2  # so that the stack has shrunk
