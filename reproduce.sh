@@ -69,27 +69,36 @@ POISONS="108 540" CLIPS="0.1 1" RATES=0.01 BATCHES=300 DECAY="" PARTS="200 1080"
     PAPERS_NOISES=4:0.1 ATTACKED=0.1 SEEDS=1 CANCELING="" run ./certify.sh subtask
 
 # --- shopping baskets: targeted poisons, and the gradients of the first that succeeds ---
-baskets() {
-    TOTTASKS=$at_a_time TOTPROCS=$at_a_time run ./do_tpoisoning.sh purchases oneshot
-    TOTTASKS=$at_a_time TOTPROCS=$at_a_time run ./do_tpoisoning.sh purchases multipoison
+lines() {                                                     # run a command with each line of options that comes in, two at a time
+    "${tether[@]}" xargs -P "$at_a_time" -L 1 env CORES="$cores" "$PYTHON" "$1" --dataset purchases
 }
+part baskets "clean models of the baskets"
 if [[ $form == quick ]]; then
     export TARGETS=10
-    part baskets "targeted attacks, logistic regression"
-    NETWORKS=lr SHAPINGS="undefended 0.1" EPOCHS="50 25" baskets
-    NETWORKS=lr SHAPINGS=4 baskets
+    lines train.py <<< "--network lr --shaping undefended
+                        --network lr --shaping 0.1 4"
 else
-    part baskets "targeted attacks, logistic regression, within 50 and 25 epochs"
-    NETWORKS=lr SHAPINGS="undefended 1 4 4:0.0025" EPOCHS="50 25" baskets
-    NETWORKS=lr SHAPINGS="8 4:0.00025" baskets
-    part baskets "the same at clip norm 0.1, and with the most noise"    # hundreds of trials a target
-    NETWORKS=lr SHAPINGS=0.1 EPOCHS="50 25" baskets
-    NETWORKS=lr SHAPINGS=4:0.025 baskets
-    part baskets "the same with the learning rate of the undefended models"
-    NETWORKS=lr SHAPINGS="0.1 4" RATE=0.04 EPOCHS="50 25" baskets
-    part baskets "targeted attacks, shallow MLP, 20 targets"
-    NETWORKS=shallow-mlp SHAPINGS="undefended 0.1 1 4 4:0.0025" TARGETS=20 baskets
+    lines train.py <<< "--network shallow-mlp --shaping 0.1 1 4 4:0.0025
+                        --network lr --shaping 0.1 1 4 8 4:0.00025 4:0.0025 4:0.025
+                        --network lr --shaping 0.1 4 --learning-rate 0.04
+                        --network shallow-mlp --shaping undefended
+                        --network lr --shaping undefended"
 fi
+# the tasks that do_tpoisoning.sh writes, of several shapings each; first those of hundreds of trials a target
+part baskets "targeted attacks: logistic regression, and in the paper's form shallow MLP"
+for mode in oneshot multipoison; do
+    for task in 1 2; do
+        if [[ $form == quick ]]; then
+            echo "--mode $mode --task $task --network lr --targets 10 --epochs 50 25 --shaping 0.1 undefended"
+            echo "--mode $mode --task $task --network lr --targets 10 --shaping 4"
+        else
+            echo "--mode $mode --task $task --network lr --epochs 50 25 --shaping 0.1 4 --learning-rate 0.04"
+            echo "--mode $mode --task $task --network lr --epochs 50 25 --shaping 0.1 1 undefended 4 4:0.0025"
+            echo "--mode $mode --task $task --network lr --shaping 4:0.025 4:0.00025 8"
+            echo "--mode $mode --task $task --network shallow-mlp --targets 20 --shaping undefended 0.1 1 4 4:0.0025"
+        fi
+    done
+done | sed 's/$/ --tasks 2 --stop-at-first/' | lines attack_targets.py
 part baskets "targeted attacks by their dose, and several poisons"
 # few targets and doses; without settings, the scripts do all of it, in hours
 TARGETS=10 RADII="1.6 2.4 3.3" CLIPS=0.1 SHAPINGS=undefended run ./dose_response.sh purchases
