@@ -85,7 +85,7 @@ else
                         --network lr --shaping undefended"
 fi
 # the tasks that do_tpoisoning.sh writes, of several shapings each; first those of hundreds of trials a target
-part baskets "targeted attacks: logistic regression, and in the paper's form shallow MLP"
+part baskets "targeted attacks"
 for mode in oneshot multipoison; do
     for task in 1 2; do
         if [[ $form == quick ]]; then

@@ -147,6 +147,27 @@ def copied_suite(folder: Path) -> Path:
     return suite
 
 
+@pytest.fixture(scope="session")
+def kept_report(tmp_path_factory):
+    """The report of the results that the repository brings along, and of a note that is none: the workplace, and what
+    report.py said.
+    """
+    workplace = Workplace(tmp_path_factory.mktemp("kept"))
+    copy_kept(workplace.results)
+    (workplace.results / "ipoisoning/label-flips/notes.txt").write_text("to do")
+    return workplace, workplace.succeed("python3", "report.py", MODELS=REPOSITORY / "models")
+
+
+def copy_kept(results: Path) -> None:
+    """A copy of the results that the repository brings along."""
+    for part in ("ipoisoning", "analysis", "tpoisoning", "certificates", "matrix"):
+        shutil.copytree(
+            REPOSITORY / "results" / part,
+            results / part,
+            ignore=shutil.ignore_patterns("param_updates", "*.png", "*.writing"),
+        )
+
+
 def wait_for(condition: Callable, seconds: float, what: str, pause: float = 0.1):
     """Poll until `condition` returns something true, and return that; fails after so many seconds of wall time."""
     end = time.monotonic() + seconds
@@ -174,7 +195,7 @@ def refused(done: subprocess.CompletedProcess) -> str:
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items) -> None:
     """Mark tests by how long they took (seconds.csv), and order them so that workers have equally much: what takes
-    long comes first. Tests of a file that share a fixture stay together.
+    long comes first. Tests of a file that share a fixture stay together, and so do those of `kept_report`.
     """
     known, killers = seconds.known(), seconds.killers()
     took = dict(zip(known.index, zip(known.seconds / known.cases, known.longest)))
@@ -186,10 +207,12 @@ def pytest_collection_modifyitems(items) -> None:
             item.add_marker("slow")
         elif longest < seconds.QUICK and item.nodeid in killers:
             item.add_marker("quick")
-        together = item.path.name in shared
-        if together:
-            item.add_marker(pytest.mark.xdist_group(item.path.stem))
-        item.unit = item.path.name if together else item.nodeid
+        if "kept_report" in item.fixturenames:
+            item.unit = "kept_report"
+        else:
+            item.unit = item.path.stem if item.path.name in shared else item.nodeid
+        if item.unit != item.nodeid:
+            item.add_marker(pytest.mark.xdist_group(item.unit))
         work[item.unit] = work.get(item.unit, 0.0) + mean
     items.sort(key=lambda item: -work[item.unit])
 

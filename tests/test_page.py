@@ -8,8 +8,7 @@ import re
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import REPOSITORY, Workplace, chromium
-from test_report import copy_kept
+from conftest import REPOSITORY, chromium
 
 from reports import plots, reasons
 
@@ -17,11 +16,8 @@ pytestmark = pytest.mark.slow  # the page takes half a minute to make
 
 
 @pytest.fixture(scope="module")
-def page(tmp_path_factory):
-    workplace = Workplace(tmp_path_factory.mktemp("page"))
-    copy_kept(workplace.results)
-    (workplace.results / "ipoisoning/label-flips/notes.txt").write_text("to do")
-    workplace.succeed("python3", "report.py", MODELS=REPOSITORY / "models")
+def page(kept_report):
+    workplace, _ = kept_report
     return workplace.results / "report.html"
 
 

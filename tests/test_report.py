@@ -8,19 +8,20 @@ import os
 import re
 import shutil
 import sys
-import time
 
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import REPOSITORY, Workplace
+from conftest import REPOSITORY, Workplace, copy_kept
 from scipy import stats
 
+import report
 from files import file_sha256, write_csv, write_json
 from models.protocols import PROTOCOLS
 from models.shaping import shaping
 from poisons import attacks
-from results import layout
+from reports import figures, reading
+from results import layout, plotting
 
 ATTACK_HEADER = ("epoch", "n_poison", "baseline_acc", "test_acc", "train_acc_clean", "train_acc_poison", "epsilon")
 ANALYSIS_HEADER = ("epoch", "n_poison", "baseline_acc", "test_acc")
@@ -315,24 +316,13 @@ def test_claims_are_judged_over_seeds_and_by_the_last_epoch(workplace):
 
 # --- the kept results ---
 
-PARTS = ("ipoisoning", "analysis", "tpoisoning")
 
-
-def copy_kept(results):
-    """A copy of the results that the repository brings along."""
-    for part in (*PARTS, "certificates", "matrix"):
-        shutil.copytree(
-            REPOSITORY / "results" / part,
-            results / part,
-            ignore=shutil.ignore_patterns("param_updates", "*.png", "*.writing"),
-        )
-
-
-def test_the_kept_tables_are_those_of_the_kept_results_and_deleted_results_are_not_run(workplace):
-    copy_kept(workplace.results)
-    began = time.monotonic()
-    done = workplace.succeed("python3", "report.py", MODELS=REPOSITORY / "models")
-    assert done.stderr == "" and time.monotonic() - began < 60  # 9 s on a quiet machine
+@pytest.mark.slow
+def test_the_kept_tables_are_those_of_the_kept_results(kept_report):
+    workplace, done = kept_report
+    assert [line.split(" (")[0] for line in done.stderr.splitlines()] == [
+        f"left out: {workplace.results}/ipoisoning/label-flips/notes.txt"
+    ]
     for kept in sorted((REPOSITORY / "results/tables").glob("*.csv")):
         made = workplace.results / "tables" / kept.name
         if kept.stem in ("models", "other_models"):  # their sources are relative to the results
@@ -350,34 +340,46 @@ def test_the_kept_tables_are_those_of_the_kept_results_and_deleted_results_are_n
         line["source"] for line in table(workplace, "indiscriminate")
     }:  # each cell of the paper's seed has its file
         assert (workplace.results / source).is_file() and source in page
-    before = {name: table(workplace, name) for name in ("indiscriminate", "gradients", "insertion", "tpoisoning")}
+
+
+@pytest.mark.slow
+def test_deleted_results_are_not_run(workplace, monkeypatch):
+    copy_kept(workplace.results)
     for folder in (
         "ipoisoning/slabs",
         "analysis/insertion",
         "analysis/collision/pairs_of_100",
         "tpoisoning/clean-labels/oneshot",
+        "matrix",
     ):
         shutil.rmtree(workplace.results / folder)
-    workplace.succeed("python3", "report.py")
+    for name, place in {"RESULTS": "results", "ANALYSIS": "results/analysis", "MODELS": "models"}.items():
+        monkeypatch.setattr(layout, name, workplace.folder / place)
+    results, drawn = reading.read(), []
+    tables = {one.name: one for part in report.PARTS for one in part.tables(results)}
+    monkeypatch.setattr(plotting, "save", lambda figure, path: drawn.append(path.stem))
+    figures.draw_all(tables, results)
+    plotting.plt.close("all")
+    assert "indiscriminate_slabs" not in drawn and {"indiscriminate_label-flips", "poisons_needed"} <= set(drawn)
     gone = {
         "indiscriminate": lambda line: line["attack"] == "slabs",
         "gradients": lambda line: line["analysis"] == "insertion" or line["set"] == "pairs_of_100",
         "insertion": lambda line: True, "tpoisoning": lambda line: line["mode"] == "oneshot",
     }  # fmt: skip
-    for name, lines in before.items():
-        after = table(workplace, name)
+    for name, is_gone in gone.items():
+        tables[name].write()
+        before, after = (table(place, name) for place in (Workplace(REPOSITORY), workplace))
         for line in after:
             assert (line["verdict"] == "not run" and line["source"] == "") == (
-                gone[name](line) or line in lines and line["verdict"] == "not run"
+                is_gone(line) or line in before and line["verdict"] == "not run"
             ), line
         published = [
             line
-            for line in lines
-            if gone[name](line) and any(line[column] for column in line if column.startswith("published"))
+            for line in before
+            if is_gone(line) and any(line[column] for column in line if column.startswith("published"))
         ]
-        assert len([line for line in after if gone[name](line)]) >= len(published) > 0
-    figures = {path.stem for path in (workplace.results / "figures").iterdir()}
-    assert "indiscriminate_slabs" not in figures and {"indiscriminate_label-flips", "poisons_needed"} <= figures
+        assert len([line for line in after if is_gone(line)]) >= len(published) > 0
+    tables["models"].write()
     assert {line["verdict"] for line in table(workplace, "models")} == {"not run"}  # here are no models
 
 
