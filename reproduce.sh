@@ -73,17 +73,18 @@ lines() {                                                     # run a command wi
     "${tether[@]}" xargs -P "$at_a_time" -L 1 env CORES="$cores" "$PYTHON" "$1" --dataset purchases
 }
 part baskets "clean models of the baskets"
+# side by side in both forms: a model's last bits, and the poisons crafted against it, depend on the width of its stack
+models="--network lr --shaping 0.1 1 4 8 4:0.00025 4:0.0025 4:0.025
+        --network lr --shaping undefended"
 if [[ $form == quick ]]; then
     export TARGETS=10
-    lines train.py <<< "--network lr --shaping undefended
-                        --network lr --shaping 0.1 4"
 else
-    lines train.py <<< "--network shallow-mlp --shaping 0.1 1 4 4:0.0025
-                        --network lr --shaping 0.1 1 4 8 4:0.00025 4:0.0025 4:0.025
-                        --network lr --shaping 0.1 4 --learning-rate 0.04
-                        --network shallow-mlp --shaping undefended
-                        --network lr --shaping undefended"
+    models="--network shallow-mlp --shaping 0.1 1 4 4:0.0025
+            $models
+            --network lr --shaping 0.1 4 --learning-rate 0.04
+            --network shallow-mlp --shaping undefended"
 fi
+lines train.py <<< "$models"
 # the tasks that do_tpoisoning.sh writes, of several shapings each; first those of hundreds of trials a target
 part baskets "targeted attacks"
 for mode in oneshot multipoison; do
