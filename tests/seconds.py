@@ -7,6 +7,7 @@ writes tests/seconds.csv of such a run, a test function a line, and prints the s
 
 from __future__ import annotations
 
+import re
 import sys
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
@@ -24,7 +25,7 @@ def measured(report: Path) -> pd.DataFrame:
         [
             (
                 case.get("classname", "").rpartition(".")[2],
-                case.get("name", "").partition("[")[0],
+                re.split(r"[\[@]", case.get("name", ""))[0],  # without parameters, and xdist's group
                 float(case.get("time", 0)),
             )
             for case in ElementTree.parse(report).iter("testcase")
