@@ -58,7 +58,7 @@ KNOWN = [
      "test_stack.py::test_noise_is_standard_normal_and_independent"),
     ("one-noise", "models/stack.py", "self.seed, index, self.optimizer.steps", "self.seed, 0, self.optimizer.steps",
      "test_stack.py::test_each_parameter_draws_noise_of_its_own"),
-    ("biases-alone", "models/stack.py", "for values in self.kernels + self.biases", "for values in self.biases",
+    ("biases-alone", "models/stack.py", "zip(self.kernels + self.biases, self.axes)", "zip(self.biases, self.axes[1:])",
      "test_stack.py::test_a_replica_is_finite_where_all_its_weights_are"),
     ("swapped-accuracies", "models/trainer.py", "tuple(engine.right(rows) / seen)",
      "tuple((engine.right(rows) / seen)[::-1])", "test_stack.py::test_accuracies_are_of_clean_rows_then_of_poisons"),

@@ -65,6 +65,12 @@ def test_a_draw_is_the_same_again_and_has_every_kind_and_module(source):
         assert mutant.before != mutant.after and mutate.mutated(text, mutant) != text
 
 
+def test_every_known_fault_still_has_a_place_in_the_modules():
+    names = [name for name, *_ in mutate.KNOWN]
+    sources = {name: mutate.Source(mutate.REPOSITORY, name) for _, name, *_ in mutate.KNOWN}
+    assert len(mutate.known(sources, names)) == len(names)
+
+
 def test_known_faults_are_killed_and_what_changes_nothing_survives(workplace):
     """One fault in each package, by one of its tests each; the same command again has nothing to do."""
     names = ["largest-order", "own-classes", "swapped-extracts", "unrun-passes"]
