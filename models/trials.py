@@ -121,17 +121,25 @@ def rows_of(setting: Setting, x: np.ndarray, y: np.ndarray, trials: range) -> mi
     A oneshot trial's poison takes the same place in an epoch's order as every other's; of several poisons each has its
     own place, which stays empty for a trial that does not see it. So a trial is the same in whatever group it runs.
     """
-    data, clean, poison = setting.dataset, len(setting.dataset.y_train), np.arange(len(y))
+    poison = np.arange(len(y))
     if setting.mode == "oneshot":
         poison = np.array([trial - 1 for trial in trials if trial] or range(min(1, len(y))), int)
-        seen, places = poison[:, np.newaxis] + 1 == np.array(trials), np.full(len(poison), clean)
+        seen, places = poison[:, np.newaxis] + 1 == np.array(trials), np.zeros(len(poison), int)
     else:
-        seen, places = poison[:, np.newaxis] + 1 <= np.array(trials), clean + poison
-    x, y = np.concatenate([data.x_train, x[poison]]), np.concatenate([data.y_train, y[poison]])
-    weight = np.concatenate([np.ones((clean, len(trials)), np.float32), seen.astype(np.float32)])
-    return minibatches.Rows.of(
-        x, y, np.arange(len(y)) >= clean, len(trials), weight, np.concatenate([np.arange(clean), places])
-    )
+        seen, places = poison[:, np.newaxis] + 1 <= np.array(trials), poison
+    return beside_clean(setting.dataset, x[poison], y[poison], seen, places)
+
+
+def beside_clean(data: Dataset, x: np.ndarray, y: np.ndarray, seen: np.ndarray, places: np.ndarray) -> minibatches.Rows:
+    """The clean rows, which every trial sees, and poisons x, y behind them.
+
+    seen: bool [poison, trial]; places: int [poison], those behind the clean rows' that the poisons take, from 0.
+    """
+    clean = len(data.y_train)
+    x, y = np.concatenate([data.x_train, x]), np.concatenate([data.y_train, y])
+    weight = np.concatenate([np.ones((clean, seen.shape[1]), np.float32), seen.astype(np.float32)])
+    slots = np.concatenate([np.arange(clean), clean + places])
+    return minibatches.Rows.of(x, y, np.arange(len(y)) >= clean, seen.shape[1], weight, slots)
 
 
 def firsts(
@@ -143,14 +151,12 @@ def firsts(
     places: how many places the poisons of a target take in an epoch's order, the same for all; targets: float32
     [target, ...].
     """
-    data, clean, asked = setting.dataset, len(setting.dataset.y_train), len(y)
+    asked = len(y)
     count = -(-asked // TOGETHER) * TOGETHER
     x, y, targets = (values[np.arange(count) % asked] for values in (x, y, targets))
-    # behind the poisons a row that none sees, at the last place
-    x, y = np.concatenate([data.x_train, x, x[:1]]), np.concatenate([data.y_train, y, y[:1]])
-    slots = np.concatenate([np.arange(clean), np.full(count, clean), [clean + places - 1]])
-    weight = np.concatenate([np.ones((clean, count)), np.eye(count), np.zeros((1, count))])
-    rows = minibatches.Rows.of(x, y, np.arange(len(y)) >= clean, count, weight, slots)
+    # behind the poisons one that no target sees, at the last place
+    x, y, seen = np.concatenate([x, x[:1]]), np.append(y, y[0]), np.eye(count + 1, count, dtype=bool)
+    rows = beside_clean(setting.dataset, x, y, seen, np.append(np.zeros(count, int), places - 1))
     found = run_group(engine, setting, rows, [1] * count, targets, wanted, False, TOGETHER)
     return [{length: its[place] for length, its in found.items()} for place in range(asked)]
 
