@@ -149,13 +149,15 @@ def copied_suite(folder: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def kept_report(tmp_path_factory):
-    """The report of the results that the repository brings along, and of a note that is none: the workplace, and what
-    report.py said.
+    """The report of the results that the repository brings along, and of a note that is none: the workplace, what
+    report.py said, and the seconds that it took.
     """
     workplace = Workplace(tmp_path_factory.mktemp("kept"))
     copy_kept(workplace.results)
     (workplace.results / "ipoisoning/label-flips/notes.txt").write_text("to do")
-    return workplace, workplace.succeed("python3", "report.py", MODELS=REPOSITORY / "models")
+    began = time.monotonic()
+    done = workplace.succeed("python3", "report.py", MODELS=REPOSITORY / "models")
+    return workplace, done, time.monotonic() - began
 
 
 def copy_kept(results: Path) -> None:

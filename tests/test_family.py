@@ -250,8 +250,6 @@ def test_a_stack_weighs_and_steps_as_the_papers_formula_does(network, kind, buil
         for case, data, batches in cases(network, reference, start):
             if network == "badnet" and case != "random" and (columns == [2] or texts != KINDS[kind][:1]):
                 continue
-            if network in (BY_ROW, OF_TWO) and case in ("poisons alone", "one row", "gradients of some"):
-                continue  # the layout makes no difference there
             engine.reset()
             follow(engine, texts, data, copies[:, columns], reference, batches, case)
 
