@@ -5,7 +5,7 @@
 #   ./reproduce.sh            15 minutes on 2 cores with the set-up: all of the binary subtask; on all of Fashion-MNIST a few epochs,
 #                             re-training the networks kept in models/; 10 targets on the shopping baskets
 #   ./reproduce.sh paper      the same with every epoch and target of the paper, and the networks trained from nothing; says beforehand how long
-#                             each part will take on this machine (1 1/2 hours on 2 cores)
+#                             each part will take on this machine (77 minutes on 2 cores)
 #
 # Label flips and minmax sets are crafted; the slab sets are the kept ones (crafting them anew takes 15 minutes: delete
 # datasets/poisons/indiscriminate/slabs*). Everything lands in reproduced/, so that no result is taken from those that the repository
@@ -31,42 +31,47 @@ cores=$(((${CORES:-$(nproc)} + at_a_time - 1) / at_a_time))   # of each
 part() {                                                      # note when a part begins, for estimate.py: its training steps, its name
     printf '%s\t%s\t%s\n' "$EPOCHSECONDS" "$1" "$2" >> "$RESULTS/reproduction.log"
 }
-mkdir -p "$RESULTS"
-
-train_badnet() {
-    CORES=$cores python train.py --dataset fashion_mnist --network badnet --gpu "$GPU" "$@"
+scripts() {                                                   # run a script with each line of settings that comes in, two at a time
+    "${tether[@]}" xargs -P "$at_a_time" -L 1 env CORES="$cores"
 }
-if [[ $form == paper ]]; then
-    train_badnet --check                                      # not after an hour that Fashion-MNIST is missing
-fi
-if [[ $form == paper && $at_a_time -gt 1 ]]; then             # on one core, beside parts that leave one idle now and then
-    train_badnet &
-    badnet=$!
-fi
-part subtask "indiscriminate attacks: sweeps of three, and minmax crafted; beside this and what follows, BadNet is trained"
+lines() {                                                     # run a command on the baskets with each line of options that comes in, likewise
+    "${tether[@]}" xargs -P "$at_a_time" -L 1 env CORES="$cores" "$PYTHON" "$1" --dataset purchases
+}
+mkdir -p "$RESULTS"
+[[ $form == quick ]] || python train.py --dataset fashion_mnist --network badnet --check   # not after half an hour that it is missing
+
+part subtask "indiscriminate attacks: sweeps of three, and minmax crafted"
 python train.py --dataset subtask --network lr --gpu "$GPU"
-run ./do_ipoisoning.sh subtask "$GPU"
-# what the paper published besides its grid: more noises at clip norm 4, and the effectively unclipped cells
-NORMCLP=4 NOISEML="1 0.000001 0.0000001" run ./do_ipoisoning.sh subtask "$GPU"
-NORMCLP=100 NOISEML="0 0.1 0.001 0.00001" run ./do_ipoisoning.sh subtask "$GPU"
-# the realistic attack
+sweep="./do_ipoisoning.sh subtask $GPU"
 ratios="0.1 0.4"
 [[ $form == quick ]] || ratios="0.01 0.02 0.03 0.04 0.05 0.1 0.2 0.3 0.4"
-ATTACKS=minmax RATIOS=$ratios NOISEML=0 run ./do_ipoisoning.sh subtask "$GPU"
+# the realistic attack, whose crafting keeps a core busy; the grid; what the paper published besides it: more noises at clip norm 4, and the
+# effectively unclipped cells
+scripts << END
+ATTACKS=minmax RATIOS="$ratios" NOISEML=0 $sweep
+$sweep
+NORMCLP=4 NOISEML="1 0.000001 0.0000001" $sweep
+NORMCLP=100 NOISEML="0 0.1 0.001 0.00001" $sweep
+END
 part subtask "the same over five seeds; label flips over 21"
-of_seeds() {                                                  # the sweep of each seed that comes in
-    "${tether[@]}" xargs -P "$at_a_time" -I {} env SEED={} CORES="$cores" ./do_ipoisoning.sh subtask "$GPU"
-}
-seq 4 | ATTACKS="label-flips slabs" of_seeds
-seq 4 | ATTACKS=slabs-release NOISEML=0 of_seeds
-seq 4 | ATTACKS=minmax RATIOS=$ratios NOISEML=0 of_seeds
-if [[ $form == paper ]]; then                                 # more seeds where the final accuracy jumps most
-    seq 5 20 | ATTACKS=label-flips RATIOS="0.1 0.2 0.3 0.4" NOISEML=0 of_seeds
-fi
+{
+    for seed in {1..4}; do
+        echo "SEED=$seed ATTACKS='label-flips slabs' $sweep"
+        echo "SEED=$seed ATTACKS=slabs-release NOISEML=0 $sweep"
+        echo "SEED=$seed ATTACKS=minmax RATIOS='$ratios' NOISEML=0 $sweep"
+    done
+    if [[ $form == paper ]]; then                             # more seeds where the final accuracy jumps most
+        for seed in {5..20}; do
+            echo "SEED=$seed ATTACKS=label-flips RATIOS='0.1 0.2 0.3 0.4' NOISEML=0 $sweep"
+        done
+    fi
+} | scripts
 part subtask "gradients of indiscriminate attacks and watermarks on the subtask"
-ATTACKS="label-flips slabs" run ./analyze_ipoisoning.sh subtask
-run ./analyze_collision.sh subtask one
-run ./analyze_collision.sh subtask multi
+scripts << END
+ATTACKS="label-flips slabs" ./analyze_ipoisoning.sh subtask
+./analyze_collision.sh subtask one
+./analyze_collision.sh subtask multi
+END
 
 # without settings, compare_shapings.sh does all of it
 part subtask "gradient shapings against attacks that do not know them and one that does"
@@ -79,9 +84,6 @@ POISONS="108 540" CLIPS="0.1 1" RATES=0.01 BATCHES=300 DECAY="" PARTS="200 1080"
     PAPERS_NOISES=4:0.1 ATTACKED=0.1 SEEDS=1 CANCELING="" run ./certify.sh subtask
 
 # --- shopping baskets: targeted poisons, and the gradients of the first that succeeds ---
-lines() {                                                     # run a command with each line of options that comes in, two at a time
-    "${tether[@]}" xargs -P "$at_a_time" -L 1 env CORES="$cores" "$PYTHON" "$1" --dataset purchases
-}
 part baskets "clean models of the baskets"
 # side by side in both forms: a model's last bits, and the poisons crafted against it, depend on the width of its stack
 models="--network lr --shaping 0.1 1 4 8 4:0.00025 4:0.0025 4:0.025
@@ -95,11 +97,6 @@ else
             --network shallow-mlp --shaping undefended"
 fi
 lines train.py <<< "$models"
-part baskets "targeted attacks by their dose, and several poisons"
-# few targets and doses; without settings, the scripts do all of it, in hours
-TARGETS=10 RADII="1.6 2.4 3.3" CLIPS=0.1 SHAPINGS=undefended run ./dose_response.sh purchases
-TARGETS=10 ATTACKS=clean-labels CLIPS=0.1 run ./attack_together.sh purchases
-run ./analyze_tpoisoning.sh purchases
 # the tasks that do_tpoisoning.sh writes, of several shapings each; first those of hundreds of trials a target
 part baskets "targeted attacks"
 for mode in oneshot multipoison; do
@@ -115,16 +112,27 @@ for mode in oneshot multipoison; do
         fi
     done
 done | sed 's/$/ --tasks 2 --stop-at-first/' | lines attack_targets.py
+part baskets "targeted attacks by their dose, and several poisons"
+# few targets and doses; without settings, the scripts do all of it, in hours
+scripts << END
+TARGETS=10 RADII="1.6 2.4 3.3" CLIPS=0.1 SHAPINGS=undefended ./dose_response.sh purchases
+TARGETS=10 ATTACKS=clean-labels CLIPS=0.1 ./attack_together.sh purchases
+./analyze_tpoisoning.sh purchases
+END
 
 # --- all of Fashion-MNIST, where it is or can be downloaded ---
 if [[ $form == paper ]]; then
     part shallow-mlp "shallow MLP of Fashion-MNIST: training, watermarks, backdoors"
     python train.py --dataset fashion_mnist --network shallow-mlp --gpu "$GPU"
-    printf 'SCRATCH=%s ./analyze_collision.sh fashion_mnist %s\n' 1 one 1 multi 0 one 0 multi |
-        "${tether[@]}" xargs -P "$at_a_time" -L 1 env CORES="$cores"
-    NETWORK=shallow-mlp run ./analyze_insertion.sh fashion_mnist "$GPU"
-    [[ -z ${badnet:-} ]] || wait "$badnet"
-    train_badnet                                              # where that was not done before
+    scripts << END
+NETWORK=shallow-mlp ./analyze_insertion.sh fashion_mnist $GPU
+SCRATCH=1 ./analyze_collision.sh fashion_mnist one
+SCRATCH=1 ./analyze_collision.sh fashion_mnist multi
+SCRATCH=0 ./analyze_collision.sh fashion_mnist one
+SCRATCH=0 ./analyze_collision.sh fashion_mnist multi
+END
+    part badnet "BadNet: training"
+    python train.py --dataset fashion_mnist --network badnet --gpu "$GPU"
     part badnet "BadNet: backdoors"
     run ./analyze_insertion.sh fashion_mnist "$GPU"
 elif python -c 'import datasets; datasets.load("fashion_mnist")'; then
