@@ -21,7 +21,8 @@ from models.groups import EpochStart  # noqa: E402
 from models.kinds import epochs  # noqa: E402
 
 BY_ROW, OF_TWO = "lr by row", "lr of two"  # stacked as one of many classes; of two (`models.outputs`)
-SHAPES = {"lr": (6, 5, 1), BY_ROW: (6, 5, 1), OF_TWO: (6, 5, 1), "shallow-mlp": (6, 5, 1), "badnet": (10, 9, 1)}
+CONVOLUTIONS, MLP = "badnet", "mlp-32-16"
+SHAPES = {"lr": (6, 5, 1), BY_ROW: (6, 5, 1), OF_TWO: (6, 5, 1), MLP: (6, 5, 1), CONVOLUTIONS: (10, 9, 1)}
 # A batch fills vector registers: the numbers that are left over are computed otherwise, and equal rows differ in a bit
 ROWS, BATCH, CLASSES, TRUSTED, SEED = 48, 16, 3, 10, 7
 TOLERANCE = 1e-5
@@ -52,13 +53,18 @@ KINDS = {
     "chains that end in an aggregate": ["clip:1+median-of-means:3", "phuber:3+centered-clip:1"],
 }  # fmt: skip
 DENSE_ONLY = {"geometric-median", "multi-krum", "median-of-means", "trimmed-mean", "chains that end in an aggregate"}
+TOGETHER = "all kinds"  # as groups of one stack, whose epoch is traced once
 OVER_EPOCHS = {
     "abl": ["abl:0.9:2:0.1", "abl:1.05:1:0.3"],
     "epic": ["epic:0.3:1:3", "epic:0.5:2:2"],
     "chains": ["abl:1:1:0.2+clip:0.5", "epic:0.3:1:1+trim-loss:0.2"],
     "schedules": ["clip:0.5@1,phuber:2", "undefended@2,abl:1:1:0.2", "sever:0.3@1,sever:0.1@1,quantile-clip:0.5:1:1"],
 }
-PAIRS = [(network, kind) for network in SHAPES for kind in KINDS if network != "badnet" or kind not in DENSE_ONLY]
+PAIRS = [
+    *itertools.product(["lr"], KINDS),
+    *itertools.product([BY_ROW, OF_TWO, MLP], [TOGETHER]),
+    *itertools.product([CONVOLUTIONS], [kind for kind in KINDS if kind not in DENSE_ONLY]),
+]
 
 
 class Reference:
@@ -238,17 +244,18 @@ def as_many_classes(request, monkeypatch):
 def test_a_stack_weighs_and_steps_as_the_papers_formula_does(network, kind, built):
     model, reference = built(network)
     start, copies = model.get_weights(), copies_of(random_rows(network))
-    if network == "badnet":  # a stack of one
-        stacks = [([text], columns) for text in KINDS[kind][:2] for columns in ([1], [2])]
+    chosen = [text for name in KINDS for text in KINDS[name] if kind in (name, TOGETHER)]
+    if network == CONVOLUTIONS:  # a stack of one
+        stacks = [([text], columns) for text in chosen[:2] for columns in ([1], [2])]
     else:
-        stacks = [([text for text in KINDS[kind] for _ in range(3)], [0, 1, 2] * len(KINDS[kind]))]
+        stacks = [([text for text in chosen for _ in range(3)], [0, 1, 2] * len(chosen))]
     engines = {}
     for texts, columns in stacks:
         if texts[0] not in engines:
             engines[texts[0]] = stack_of(model, texts, 1.0, network)
         engine = engines[texts[0]]
         for case, data, batches in cases(network, reference, start):
-            if network == "badnet" and case != "random" and (columns == [2] or texts != KINDS[kind][:1]):
+            if network == CONVOLUTIONS and case != "random" and (columns == [2] or texts != chosen[:1]):
                 continue
             engine.reset()
             follow(engine, texts, data, copies[:, columns], reference, batches, case)
@@ -276,15 +283,15 @@ def trained(text, data, copies, reference, weights, rate, epochs):
 @pytest.mark.parametrize(
     ("network", "kind"),
     [
-        *itertools.product(["lr", BY_ROW, "shallow-mlp"], OVER_EPOCHS),
+        *itertools.product(["lr", BY_ROW, MLP], OVER_EPOCHS),
         # not EPIC: of two classes' points on a line the two in the middle are equally good medoids
-        (OF_TWO, "abl"), (OF_TWO, "schedules"), ("badnet", "abl"), ("badnet", "epic"),
+        (OF_TWO, "abl"), (OF_TWO, "schedules"), (CONVOLUTIONS, "abl"), (CONVOLUTIONS, "epic"),
     ],
 )  # fmt: skip
 def test_a_training_over_epochs_is_the_papers(network, kind, built):
     model, reference = built(network)
     data, texts, seen = random_rows(network), OVER_EPOCHS[kind], copies_of(random_rows(network))[:, :2]
-    if network == "badnet":  # a stack of one
+    if network == CONVOLUTIONS:  # a stack of one
         trainings = [([text], seen[:, :1]) for text in texts]
     else:
         trainings = [([text for text in texts for _ in range(2)], np.tile(seen, len(texts)))]
@@ -304,7 +311,7 @@ def test_a_training_over_epochs_is_the_papers(network, kind, built):
                     assert len(np.unique(row_weights)) == 2, f"{shapings[replica]} found no rows"
 
 
-@pytest.mark.parametrize("network", [BY_ROW, OF_TWO, "shallow-mlp"])
+@pytest.mark.parametrize("network", [BY_ROW, OF_TWO, MLP])
 def test_ten_kinds_that_share_a_stack_train_as_each_would_alone(network, built):
     texts = ["undefended", "sever:0.3", "clip:0.5", "multi-krum:0.3:5", "abl:1:1:0.2", "median-of-means:4", "gce:0.7",
              "centered-clip:0.5", "quantile-clip:0.5:1:1", "clip:0.5@1,phuber:2+clip-layers:1:0.01"]  # fmt: skip
