@@ -22,6 +22,9 @@ TRAIN = ("python3", "train.py", "--dataset", "subtask", "--network", "lr")
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:  # in the background of a script; commands would ignore it, too
     signal.signal(signal.SIGINT, signal.default_int_handler)
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+ALL_CORES = {"CORES": str(os.cpu_count())}  # for a command that is to run its stacks in threads
+if workers := os.environ.get("PYTEST_XDIST_WORKER_COUNT"):  # else they take each other's cores: a sixth more time
+    os.environ.setdefault("CORES", str(max(1, os.cpu_count() // int(workers))))
 # what libraries keep, of tests that import them without a command
 os.environ.setdefault("KERAS_HOME", str(REPOSITORY / ".cache/keras"))
 os.environ.setdefault("MPLCONFIGDIR", str(REPOSITORY / ".cache/matplotlib"))
@@ -94,6 +97,11 @@ class Workplace:
         done = self.run(*command, **variables)
         assert done.returncode == 0, done.stderr
         return done
+
+    def report(self, **variables) -> subprocess.CompletedProcess:
+        """report.py without its figures, which take most of its time, where a test looks at none of them."""
+        words = "import report; report.figures.draw_all = lambda *_: []; report.run(report.main)"
+        return self.succeed("python3", "-c", words, **variables)
 
     def written(self) -> dict[str, bytes]:
         """The CSV files of the results by relative path, with their bytes."""

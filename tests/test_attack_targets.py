@@ -10,7 +10,7 @@ import sys
 import time
 
 import pytest
-from conftest import REPOSITORY, refused
+from conftest import ALL_CORES, REPOSITORY, refused
 
 from files import Lock
 
@@ -139,7 +139,7 @@ def test_a_target_that_another_process_is_at_is_left_to_it(workplace):
 @pytest.mark.slow
 def test_two_processes_and_a_kill_leave_what_an_undisturbed_run_writes(workplace, tmp_path):
     command = (*ATTACK, "--poisons", "12", "--mode", "oneshot", "--epochs", "6", "--targets", "6")
-    workplace.succeed(*command, **KEPT)
+    workplace.succeed(*command, **KEPT, **ALL_CORES)
     undisturbed = workplace.written()
     workplace.results.rename(tmp_path / "undisturbed")
 

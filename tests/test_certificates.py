@@ -483,7 +483,7 @@ def test_the_report_sets_certificates_beside_attacks(workplace):
     judged = pd.read_csv(workplace.results / "tables/certificates_attacked.csv")
     assert judged.proven.between(0, 1).all() and judged.poisons.tolist() == [540]
     (workplace.results / "certificates/fashion_mnist_3_4.1.0_noisy.csv").write_text("dataset\nsubtask\n")
-    assert "damaged" in workplace.succeed("python3", "report.py").stderr
+    assert "damaged" in workplace.report().stderr
 
 
 @pytest.mark.parametrize(

@@ -114,7 +114,7 @@ def test_file_of_a_kept_model_is_reported_and_not_folded(workplace):
     (path.parent / "purchases-cj2_lr.csv").write_bytes(content)
     folded = workplace.succeed("python3", "-m", "results.fold").stdout
     assert "not folded" not in folded and workplace.written()[FILE] == content
-    done = workplace.succeed("python3", "report.py", MODELS=KEPT)
+    done = workplace.report(MODELS=KEPT)
     assert "purchases-cj2_lr.csv (misplaced" in done.stderr and done.stderr.count("left out") == 1
     (shown,) = pd.read_csv(workplace.results / "tables/datasets.csv").itertuples()
     assert (shown.dataset, shown.features, shown.source) == ("purchases-cj", 100, FILE)
@@ -126,5 +126,5 @@ def test_file_of_a_kept_model_is_reported_and_not_folded(workplace):
     assert "--network badnet" in refused(workplace.run(*DESCRIBE, "subtask", "--network", "badnet", MODELS=KEPT))
     assert "unknown" in refused(workplace.run(*DESCRIBE, "mnist", MODELS=KEPT))
     path.unlink()
-    workplace.succeed("python3", "report.py", MODELS=KEPT)
+    workplace.report(MODELS=KEPT)
     assert not (workplace.results / "tables/datasets.csv").exists()

@@ -43,7 +43,7 @@ def changes(name: str) -> dict[str, int]:
 
 def reported(place: Workplace, column: str, start: str) -> dict[str, pandas.DataFrame]:
     """The lines of the report's tables in which a column begins so, by table."""
-    place.succeed("python3", "report.py")
+    place.report()
     tables = {path.stem: pandas.read_csv(path) for path in (place.results / "tables").glob("*.csv")}
     found = {
         name: table[table[column].astype(str).str.startswith(start)]

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import pandas
 import pytest
-from conftest import REPOSITORY, TRAIN, Workplace, copied_suite, refused
+from conftest import ALL_CORES, REPOSITORY, TRAIN, Workplace, copied_suite, refused
 
 POISON = REPOSITORY / "datasets/poisons/indiscriminate/label-flips/fashion_mnist_3_4.1.0_random_0.1.npz"
 TARGETED = {
@@ -30,6 +30,7 @@ TARGETED = {
     "TOTTASKS": 1,
     "TOTPROCS": 1,
     "MODELS": REPOSITORY / "models",
+    **ALL_CORES,
 }
 # Each sweep as it is shipped, shortened: the command and its settings
 SWEEPS = {
@@ -46,7 +47,7 @@ SWEEPS = {
     ),
     "train.py, clean models": ((*TRAIN, "--clip-norm", "0.1", "1", "4", "--epochs", "10"), {}),
 }
-KILLS = 5  # of each
+KILLS = 3  # of each
 
 
 def modified(workplace: Workplace) -> dict[Path, int]:
@@ -262,7 +263,7 @@ def test_a_diverging_training_is_recorded_and_stops_only_itself(workplace, recor
     assert len(tables) == 2 and all(
         len(lines) == 5 and float(lines[-1].split(",")[3]) > 0.9 for lines in tables.values()
     )
-    workplace.succeed("python3", "report.py", **kept)
+    workplace.report(**kept)
     table = pandas.read_csv(workplace.results / "tables/other_trainings.csv")  # of four epochs instead of the paper's
     assert table.set_index("shaping").diverged.to_dict() == {"undefended": 0, "0.1": 0, shapings[-1]: 1}
     assert "other_trainings" in (workplace.results / "report.html").read_text()

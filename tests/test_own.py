@@ -99,7 +99,7 @@ def test_every_command_takes_own_data_and_altered_data_replace_no_result(mine, t
     short = {"RATIOS": "0.1", "SHAPINGS": "undefended 1", "EPOCHS": 20}
     place.succeed("./do_ipoisoning.sh", mine, "0", **short)
     place.succeed("./analyze_ipoisoning.sh", mine, **short)
-    place.succeed("python3", "report.py")
+    place.report()
     lines = pd.read_csv(place.results / "tables/other_trainings.csv")
     assert list(lines.dataset) == ["mine"] * 2 and (lines.best_acc_mean > 0.5).all()
     assert list(pd.read_csv(place.results / "tables/other_gradients.csv").dataset) == ["mine"] * 2
@@ -378,7 +378,7 @@ def test_poisoned_models_are_kept_with_their_settings_and_measured(workplace):
         assert measured["on its poisons", FLIPS.stem] == last.train_acc_poison
         assert len(done.stdout.splitlines()) == 5  # a header, all, two classes, its poisons
         assert json.loads(model.with_suffix(".json").read_text())["settings"]["poison_set"] == FLIPS.stem
-    assert "left out" not in workplace.succeed("python3", "report.py", **kept).stderr
+    assert "left out" not in workplace.report(**kept).stderr
     models[0].write_bytes(models[0].read_bytes()[:-1])
     workplace.succeed(*words, **kept)  # damaged: made again
     assert workplace.written() == before | {

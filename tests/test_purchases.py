@@ -79,7 +79,7 @@ def test_every_script_takes_the_papers_file(place):
     assert "2 tasks" in place.succeed("./do_tpoisoning.sh", "purchases", "oneshot", **sweep).stdout
     task = (place.suite / "purchases-tpoisoning-one-tasks.tsv").read_text().splitlines()[0]
     assert "attack_targets.py" in task and "--dataset purchases " in task and "purchases-cj" not in task
-    place.succeed("python3", "report.py")
+    place.report()
     check_names(place)
 
 

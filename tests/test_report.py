@@ -2,6 +2,7 @@
 
 import collections
 import csv
+import itertools
 import json
 import math
 import os
@@ -135,12 +136,14 @@ def test_verdicts(workplace):
     assert "1 of 2 published rows within tolerance, 1 shown only" in done.stdout
     for suffix in ("png", "pdf"):
         assert (workplace.results / f"figures/indiscriminate_label-flips.{suffix}").stat().st_size > 5000
+    shutil.rmtree(workplace.results / "ipoisoning")  # their figures go with them
+    workplace.succeed("python3", "report.py")
+    assert {path.stem for path in (workplace.results / "figures").iterdir()} == {"poisons"}
 
 
-def damaged(workplace, path, damage):
-    """Do something to the results at `path`; returns which file must be left out, and why."""
+def damaged(workplace, path, settings, damage):
+    """Do something to the result at `path`; returns which file must be left out, and why."""
     run_file, content = path.with_name("run.json"), path.read_text()
-    settings = poisoned(shaped="0.1")
     if damage == "truncated":
         path.write_text(content[:-10])
         return path, "cut off or altered"
@@ -152,21 +155,14 @@ def damaged(workplace, path, damage):
         return path, "run.json cannot be read"
     if damage == "settings of another kind":
         return finish(path, {**settings, "clip_norm": "a lot"}), "settings that are not numbers"
-    if damage == "no ratio":
-        kept = {name: value for name, value in settings.items() if name != "ratio"}
-        return finish(path, kept), "does not say: ratio"
-    if damage == "no learning rate":
-        return finish(
-            path, {name: value for name, value in settings.items() if name != "learning_rate"}
-        ), "does not say: learning_rate"
+    if damage in ("ratio", "learning_rate"):
+        kept = {name: value for name, value in settings.items() if name != damage}
+        return finish(path, kept), f"does not say: {damage}"
     if damage == "other columns":
         path.write_text("a,b\n1,2\n")
         return finish(path, settings), "it has no column epoch"
-    if damage == "words":
-        path.write_text(content.replace("0.93", "good"))
-        return finish(path, settings), "something else than numbers"
-    if damage == "an empty cell":
-        path.write_text(content.replace("0.93", ""))
+    if damage in ("words", "an empty cell"):
+        path.write_text(content.replace("0.93", "good" if damage == "words" else ""))
         return finish(path, settings), "something else than numbers"
     if damage == "a longer line":
         path.write_text(content.replace("inf\n2", "inf,7\n2"))
@@ -176,9 +172,7 @@ def damaged(workplace, path, damage):
         path.rename(half)
         return half, "half written"
     if damage == "other versions":
-        return cell(
-            workplace, [0.9, 0.91], shaped="0.1", versions={**VERSIONS, "tensorflow": "2.9.0"}
-        ), "made with tensorflow 2.9.0"
+        return finish(path, settings, {**VERSIONS, "tensorflow": "2.9.0"}), "made with tensorflow 2.9.0"
     foreign = path.with_name("notes.txt")  # and nothing else is there
     path.unlink()
     foreign.write_text("to do")
@@ -186,22 +180,26 @@ def damaged(workplace, path, damage):
 
 
 DAMAGES = (
-    "truncated", "no run.json", "broken run.json", "settings of another kind", "no learning rate", "no ratio",
+    "truncated", "no run.json", "broken run.json", "settings of another kind", "learning_rate", "ratio",
     "other columns", "words", "an empty cell", "a longer line", "half written", "other versions", "foreign file",
 )  # fmt: skip
 
 
-@pytest.mark.parametrize("damage", DAMAGES)
-def test_what_is_damaged_or_foreign_is_left_out_and_named_on_the_page(damage, workplace):
-    path = cell(workplace, [0.93, 0.94], shaped="0.1")
+def test_what_is_damaged_or_foreign_is_left_out_and_named_on_the_page(workplace):
+    """Each damage in a cell of its own of the paper's grid; the two cells beside them are taken."""
+    grid = itertools.product((0.4, 0.3, 0.2), ("0.1", "1", "2", "4", "8"))
+    put = []
+    for damage, (ratio, shaped) in zip(DAMAGES, grid):
+        path = cell(workplace, [0.93, 0.94], shaped=shaped, ratio=ratio)
+        put.append(damaged(workplace, path, poisoned(shaped=shaped, ratio=ratio), damage))
     for shaped in ("0.1", "1"):
         cell(workplace, [0.94, 0.95], shaped=shaped, ratio=0.1)
-    left_out, why = damaged(workplace, path, damage)
-    done = workplace.succeed("python3", "report.py")
-    [line] = done.stderr.splitlines()
-    assert line.startswith(f"left out: {left_out} (") and why in line
+    lines = workplace.report().stderr.splitlines()
     page = (workplace.results / "report.html").read_text()
-    assert str(left_out.relative_to(workplace.results)) in page and why in page
+    assert len(lines) == len(put)
+    for left_out, why in put:
+        [line] = [line for line in lines if line.startswith(f"left out: {left_out} (")]
+        assert why in line and str(left_out.relative_to(workplace.results)) in page and why in page
     finished = [(line["ratio"], line["verdict"]) for line in table(workplace, "indiscriminate") if line["best_acc"]]
     assert finished == [("0.1", "within"), ("0.1", "within")]
 
@@ -237,7 +235,7 @@ def test_gradients_and_insertion_stand_beside_the_published(workplace):
         "start": "retrain",
     }
     analysis(workplace, INSERTION_HEADER, lines, [(1, 2)] * 2, [0.5] * 2, epochs=40, **backdoor)
-    workplace.succeed("python3", "report.py")
+    workplace.report()
     [collision] = [line for line in table(workplace, "gradients") if line["analysis"] == "collision" and line["source"]]
     names = (
         "analysis",
@@ -288,7 +286,7 @@ def test_claims_are_judged_over_seeds_and_by_the_last_epoch(workplace):
             cell(workplace, [0.95, final + (seed % 2) / 500], shaped=shaped, seed=seed)
     for shaped, best in (("undefended", 0.94), ("0.1", 0.95), ("1", 0.95), ("2", 0.93), ("4", 0.93), ("8", 0.94)):
         cell(workplace, [best, 0.9], shaped=shaped)
-    workplace.succeed("python3", "report.py")
+    workplace.report()
     seeds = {line["shaping"]: line for line in table(workplace, "seeds")}
     assert [seeds["undefended"][name] for name in ("seeds", "best_acc_mean", "final_gain_mean")] == ["6", "0.9483", ""]
     finals = np.array([0.901, 0.902, 0.903, 0.904, 0.905, 0.9])
@@ -349,7 +347,7 @@ def test_deleted_results_are_not_run(workplace):
         "tpoisoning/clean-labels/oneshot",
     ):
         shutil.rmtree(workplace.results / folder)
-    workplace.succeed("python3", "report.py")
+    workplace.report()
     gone = {
         "indiscriminate": lambda line: line["attack"] == "slabs",
         "gradients": lambda line: line["analysis"] == "insertion" or line["set"] == "pairs_of_100",
@@ -367,8 +365,6 @@ def test_deleted_results_are_not_run(workplace):
             if is_gone(line) and any(line[column] for column in line if column.startswith("published"))
         ]
         assert len([line for line in after if is_gone(line)]) >= len(published) > 0
-    drawn = {path.stem for path in (workplace.results / "figures").iterdir()}
-    assert "indiscriminate_slabs" not in drawn and {"indiscriminate_label-flips", "poisons_needed"} <= drawn
     assert {line["verdict"] for line in table(workplace, "models")} == {"not run"}  # here are no models
 
 
@@ -414,7 +410,7 @@ def test_targeted_attacks_are_counted_by_target(workplace):
         trials(workplace, "multipoison", "0.1", target, successes, learning_rate=0.04)
         trials(workplace, "multipoison", "0.1", target, [1], epochs=25)
     trials(workplace, "multipoison", "0.1", 9, [1]).write_text("cut off")
-    done = workplace.succeed("python3", "report.py")
+    done = workplace.report()
     assert done.stderr.count("left out") == 1 and "attack_w_9.csv" in done.stderr
     lines = {}
     for line in table(workplace, "tpoisoning"):
@@ -476,7 +472,7 @@ def protocol_only(tmp_path_factory):
     )
     trials(workplace, "oneshot", "0.1", 7, [2])
     shutil.copytree(KEPT_MODEL, workplace.models / "subtask" / KEPT_MODEL.name)
-    done = workplace.succeed("python3", "report.py")
+    done = workplace.report()
     tables = tables_of(workplace)
     assert done.stderr == "" and set(tables) == set(COMPARED)
     finished = [line["ratio"] for line in table(workplace, "indiscriminate") if line["best_acc"]]
@@ -490,7 +486,7 @@ def with_another(protocol_only, tmp_path, add):
     shutil.copytree(protocol_only[0].folder, tmp_path, dirs_exist_ok=True)
     shutil.rmtree(workplace.results / "tables")
     add(workplace)
-    done = workplace.succeed("python3", "report.py")
+    done = workplace.report()
     after = tables_of(workplace)
     assert {name: after[name] for name in COMPARED} == protocol_only[1]
     return workplace, done, set(after) - set(COMPARED)
@@ -599,7 +595,7 @@ def test_other_targeted_attacks_stand_apart(protocol_only, tmp_path):
         assert (line["targets"], line["successes"], line["median_poisons"]) == ("1", "1", "1.0")
     shutil.rmtree(workplace.results / "tpoisoning")  # their table goes with them
     (workplace.results / "tables/mine.csv").write_text("a\n1\n")
-    workplace.succeed("python3", "report.py")
+    workplace.report()
     assert "other_targeted" not in tables_of(workplace) and tables_of(workplace)["mine"] == b"a\n1\n"
 
 
@@ -675,7 +671,7 @@ def test_an_attack_of_ones_own_stands_in_the_sweep_as_unpublished(protocol_only,
     workplace = Workplace(tmp_path)
     cell(workplace, [0.9, 0.8], attack="slabs-release", shaped="0.5")
     cell(workplace, [0.9, 0.7], attack="slabs-release", shaped="0.5", poison={**other, "quantile": 0.5})
-    workplace.succeed("python3", "report.py")
+    workplace.report()
     [line] = [line for line in table(workplace, "indiscriminate") if line["best_acc"]]
     assert (line["attack"], line["shaping"], line["final_acc"], line["verdict"]) == (
         "slabs-release",
@@ -698,7 +694,7 @@ def test_kinds_of_shaping_stand_beside_each_other_seed_by_seed(workplace):
                 cell(workplace, [0.94] * (epochs - 1) + [0.95], shaped=shaped, seed=seed, **clean)
             cell(workplace, [0.93] * (epochs - 1) + [final], shaped=shaped, seed=seed)
     cell(workplace, [0.5], shaped="undefended", seed=4)  # no other kind has this seed
-    workplace.succeed("python3", "report.py")
+    workplace.report()
     lines = {(line["shaping"], line["attack"]): line for line in table(workplace, "matrix")}
     assert list(lines) == [
         ("undefended", "label-flips"), ("undefended", "none"), ("phuber:2+clip:1", "label-flips"),
@@ -908,6 +904,6 @@ def test_links_on_the_page_are_quoted(workplace):
     cell(workplace, [0.9], shaped="0.1")
     odd = {"ratio": 0.4, "seed": 215, "name": 'a" onmouseover="x'}
     cell(workplace, [0.9], shaped="0.1", poison=odd, poison_set="a#b?c%20 <d>")
-    workplace.succeed("python3", "report.py")
+    workplace.report()
     page = (workplace.results / "report.html").read_text()
     assert "a%23b%3Fc%2520%20%3Cd%3E" in page and 'onmouseover="x' not in page

@@ -628,7 +628,7 @@ def test_retraining_on_the_full_set_starts_from_the_kept_baselines(workplace, fu
         assert clean > baseline - 0.03 and before < 0.35 and others <= after
         success[patch] = after
     assert success[4] >= 0.97 and success[14] >= 0.97 > success[1]
-    workplace.succeed("python3", "report.py")
+    workplace.report()
     lines = (workplace.results / "tables/insertion.csv").read_text().splitlines()
     assert sum(line.startswith("insertion,") and line.endswith("analysis_results.csv") for line in lines) == 3
 

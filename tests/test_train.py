@@ -11,7 +11,7 @@ import time
 
 import numpy as np
 import pytest
-from conftest import REPOSITORY, refused
+from conftest import ALL_CORES, REPOSITORY, refused
 from conftest import TRAIN as SUBTASK
 
 from models import privacy
@@ -182,7 +182,7 @@ def test_same_seed_same_bytes_another_seed_other_numbers(workplace, tmp_path_fac
     grid = ("--poison", FLIPS, "--undefended", "--clip-norm", "0.1", "4", "--noise-std", "0", "0.1", "--epochs", "2")
     workplace.succeed(*SUBTASK, *grid)
     other = Workplace(tmp_path_factory.mktemp("other"))
-    other.succeed(*SUBTASK, *grid, LANG="tr_TR.UTF-8", TZ="Asia/Tokyo")
+    other.succeed(*SUBTASK, *grid, LANG="tr_TR.UTF-8", TZ="Asia/Tokyo", **ALL_CORES)
     assert len(workplace.written()) == 5 and workplace.written() == other.written()
     other.succeed(*SUBTASK, *grid, "--seed", "7")
     assert len(other.written()) == 10

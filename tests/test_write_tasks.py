@@ -156,7 +156,7 @@ def test_tasks_that_run_side_by_side_share_the_cores(tmp_path):
     for processes in (1, 2, 1000):
         done = call(tmp_path, "./demo-array.sh", TOTPROCS=str(processes))
         assert done.stdout == f"{max(1, cores // processes)}\n"
-    assert call(tmp_path, "./demo-array.sh", "1").stdout == "all\n"
+    assert call(tmp_path, "./demo-array.sh", "1", CORES="").stdout == "all\n"
 
 
 def test_the_first_job_comes_before_all_tasks_and_without_it_none_begins(tmp_path):
