@@ -69,10 +69,17 @@ def journeys() -> dict[str, Journey]:
     return {title: found[title] for title in [*ORDER, *sorted(set(found) - set(ORDER))]}
 
 
-def prepared(folder: Path) -> tuple[Path, dict[str, str]]:
-    """A suite as a clone has it after set-up, without results but for the report's tables; and the environment."""
+def prepared(folder: Path, python: str | None = None) -> tuple[Path, dict[str, str]]:
+    """A suite as a clone has it after set-up, without results but for the report's tables; and the environment.
+
+    python: what its .venv/bin/python is, without one this Python.
+    """
     suite = copied_suite(folder)
-    (suite / ".venv").symlink_to(sys.prefix)
+    if python:
+        (suite / ".venv/bin").mkdir(parents=True)
+        (suite / ".venv/bin/python").symlink_to(python)
+    else:
+        (suite / ".venv").symlink_to(sys.prefix)
     shutil.copytree(REPOSITORY / "models/subtask", suite / "models/subtask", dirs_exist_ok=True)
     shutil.copytree(REPOSITORY / "results/tables", suite / "results/tables")
     own = ("RESULTS", "MODELS", "PYTHON", "SHAPING_FILE", "PROTOCOL", "GPU")

@@ -5,15 +5,18 @@ import dataclasses
 import journeys
 import pandas as pd
 import pytest
+import warm
 from conftest import REPOSITORY
 
 TOLD = journeys.journeys()
+SIGNALLED = "Resume"  # its commands' process group, which holds no command of a Python that has begun already
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("title", [title for title in TOLD if title != journeys.SLURM])
 def test_journeys_end_as_told(title, tmp_path):
-    journeys.travel(TOLD[title], *journeys.prepared(tmp_path))
+    python = None if title == SIGNALLED else warm.python()
+    journeys.travel(TOLD[title], *journeys.prepared(tmp_path, python))
 
 
 def test_a_journey_that_ends_otherwise_is_noticed(tmp_path):

@@ -25,6 +25,7 @@ from pathlib import Path
 
 import journeys
 import pytest
+import warm
 from conftest import REPOSITORY, copied_suite, wait_for
 
 from results import cells
@@ -440,5 +441,6 @@ def test_slurm_gives_tasks_what_the_settings_ask_for_after_the_first_job(slurm, 
 @pytest.mark.slow
 @WITH_SLURM
 def test_the_journey_of_the_documents_ends_as_told(slurm, tmp_path):
-    suite, _ = journeys.prepared(tmp_path)
-    journeys.travel(journeys.journeys()[journeys.SLURM], suite, slurm.environment)
+    suite, _ = journeys.prepared(tmp_path, warm.python())
+    environment = {name: value for name, value in slurm.environment.items() if name != "PYTHON"}
+    journeys.travel(journeys.journeys()[journeys.SLURM], suite, environment)
