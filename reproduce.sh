@@ -31,14 +31,11 @@ cores=$(((${CORES:-$(nproc)} + at_a_time - 1) / at_a_time))   # of each
 part() {                                                      # note when a part begins, for estimate.py: its training steps, its name
     printf '%s\t%s\t%s\n' "$EPOCHSECONDS" "$1" "$2" >> "$RESULTS/reproduction.log"
 }
-scripts() {                                                   # run a script with each line of settings that comes in, two at a time
-    "${tether[@]}" xargs -P "$at_a_time" -L 1 env CORES="$cores"
+side_by_side() {                                              # a command, or none, with each line that comes in: of settings and words
+    "${tether[@]}" xargs -P "$at_a_time" -L 1 env CORES="$cores" "$@"
 }
-lines() {                                                     # run a command on the baskets with each line of options that comes in, likewise
-    "${tether[@]}" xargs -P "$at_a_time" -L 1 env CORES="$cores" "$PYTHON" "$1" --dataset purchases
-}
-mkdir -p "$RESULTS"
 [[ $form == quick ]] || python train.py --dataset fashion_mnist --network badnet --check   # not after half an hour that it is missing
+mkdir -p "$RESULTS"
 
 part subtask "indiscriminate attacks: sweeps of three, and minmax crafted"
 python train.py --dataset subtask --network lr --gpu "$GPU"
@@ -47,7 +44,7 @@ ratios="0.1 0.4"
 [[ $form == quick ]] || ratios="0.01 0.02 0.03 0.04 0.05 0.1 0.2 0.3 0.4"
 # the realistic attack, whose crafting keeps a core busy; the grid; what the paper published besides it: more noises at clip norm 4, and the
 # effectively unclipped cells
-scripts << END
+side_by_side << END
 ATTACKS=minmax RATIOS="$ratios" NOISEML=0 $sweep
 $sweep
 NORMCLP=4 NOISEML="1 0.000001 0.0000001" $sweep
@@ -65,9 +62,9 @@ part subtask "the same over five seeds; label flips over 21"
             echo "SEED=$seed ATTACKS=label-flips RATIOS='0.1 0.2 0.3 0.4' NOISEML=0 $sweep"
         done
     fi
-} | scripts
+} | side_by_side
 part subtask "gradients of indiscriminate attacks and watermarks on the subtask"
-scripts << END
+side_by_side << END
 ATTACKS="label-flips slabs" ./analyze_ipoisoning.sh subtask
 ./analyze_collision.sh subtask one
 ./analyze_collision.sh subtask multi
@@ -96,7 +93,7 @@ else
             --network lr --shaping 0.1 4 --learning-rate 0.04
             --network shallow-mlp --shaping undefended"
 fi
-lines train.py <<< "$models"
+side_by_side "$PYTHON" train.py --dataset purchases <<< "$models"
 # the tasks that do_tpoisoning.sh writes, of several shapings each; first those of hundreds of trials a target
 part baskets "targeted attacks"
 for mode in oneshot multipoison; do
@@ -111,10 +108,10 @@ for mode in oneshot multipoison; do
             echo "--mode $mode --task $task --network shallow-mlp --targets 20 --shaping undefended 0.1 1 4 4:0.0025"
         fi
     done
-done | sed 's/$/ --tasks 2 --stop-at-first/' | lines attack_targets.py
+done | sed 's/$/ --tasks 2 --stop-at-first/' | side_by_side "$PYTHON" attack_targets.py --dataset purchases
 part baskets "targeted attacks by their dose, and several poisons"
 # few targets and doses; without settings, the scripts do all of it, in hours
-scripts << END
+side_by_side << END
 TARGETS=10 RADII="1.6 2.4 3.3" CLIPS=0.1 SHAPINGS=undefended ./dose_response.sh purchases
 TARGETS=10 ATTACKS=clean-labels CLIPS=0.1 ./attack_together.sh purchases
 ./analyze_tpoisoning.sh purchases
@@ -124,7 +121,7 @@ END
 if [[ $form == paper ]]; then
     part shallow-mlp "shallow MLP of Fashion-MNIST: training, watermarks, backdoors"
     python train.py --dataset fashion_mnist --network shallow-mlp --gpu "$GPU"
-    scripts << END
+    side_by_side << END
 NETWORK=shallow-mlp ./analyze_insertion.sh fashion_mnist $GPU
 SCRATCH=1 ./analyze_collision.sh fashion_mnist one
 SCRATCH=1 ./analyze_collision.sh fashion_mnist multi
