@@ -14,7 +14,6 @@ reproduction.csv.
 
 from __future__ import annotations
 
-import statistics
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -34,7 +33,7 @@ COLUMNS = {
     "numpy": lines.TEXT,
 }  # fmt: skip
 END = "end"  # what stands in a log behind the last part
-REPEATS = 3
+REPEATS = 9
 
 
 @dataclass(frozen=True)
@@ -114,7 +113,7 @@ def step_seconds(kinds: Iterable[str]) -> dict[str, float]:
     for kind in kinds:
         if kind not in timers:
             refuse(f"there are no training steps {kind!r} to time; give one of {', '.join(timers)}")
-    return {kind: median_seconds(timers[kind]) for kind in kinds}
+    return {kind: least_seconds(timers[kind]) for kind in kinds}
 
 
 def timings() -> dict[str, Callable[[], object]]:
@@ -150,15 +149,17 @@ def timings() -> dict[str, Callable[[], object]]:
     }
 
 
-def median_seconds(work: Callable[[], object]) -> float:
-    """Median of REPEATS, after a first call that compiles."""
+def least_seconds(work: Callable[[], object]) -> float:
+    """The least of REPEATS, after a first call that compiles: what else the machine does makes some longer, none
+    shorter.
+    """
     work()
     seconds = []
     for _ in range(REPEATS):
         began = time.perf_counter()
         work()
         seconds.append(time.perf_counter() - began)
-    return statistics.median(seconds)
+    return min(seconds)
 
 
 if __name__ == "__main__":

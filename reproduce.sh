@@ -5,7 +5,7 @@
 #   ./reproduce.sh            15 minutes on 2 cores with the set-up: all of the binary subtask; on all of Fashion-MNIST a few epochs,
 #                             re-training the networks kept in models/; 10 targets on the shopping baskets
 #   ./reproduce.sh paper      the same with every epoch and target of the paper, and the networks trained from nothing; says beforehand how long
-#                             each part will take on this machine (77 minutes on 2 cores)
+#                             each part will take on this machine (74 minutes on 2 cores)
 #
 # Label flips and minmax sets are crafted; the slab sets are the kept ones (crafting them anew takes 15 minutes: delete
 # datasets/poisons/indiscriminate/slabs*). Everything lands in reproduced/, so that no result is taken from those that the repository

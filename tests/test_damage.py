@@ -238,9 +238,9 @@ def archive(path: Path, members: dict[str, bytes]) -> None:
 
 
 def bomb(path: Path, gib: int = 3) -> None:
-    """An npz of a few MB that unpacks to `gib` GiB of zeros."""
+    """An npz of some MB that unpacks to `gib` GiB of zeros."""
     with (
-        zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as stream,
+        zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED, compresslevel=1) as stream,
         stream.open("instances.npy", "w", force_zip64=True) as member,
     ):
         member.write(npy(f"{{'descr': '|u1', 'fortran_order': False, 'shape': ({gib * 2**30},), }}"))
@@ -250,7 +250,7 @@ def bomb(path: Path, gib: int = 3) -> None:
 
 def mat_bomb(path: Path) -> None:
     """A MATLAB file with a compressed variable of 3 GiB of zeros."""
-    packer = zlib.compressobj(9)
+    packer = zlib.compressobj(1)
     packed = b"".join(packer.compress(bytes(2**24)) for _ in range(192)) + packer.flush()
     path.write_bytes(
         b"MATLAB 5.0 MAT-file".ljust(124)
@@ -423,7 +423,8 @@ def test_what_is_no_plain_file_is_refused_and_not_waited_for(tmp_path):
     for name, why in {"pipe": "no plain", "link": "no plain", "large": "more than", "none": "missing"}.items():
         with pytest.raises(Unreadable, match=why):
             files.text(tmp_path / name)
-        assert read_json(tmp_path / name) is None and not files.has_sha256(tmp_path / name, "")
+        assert read_json(tmp_path / name) is None
+        assert name == "large" or not files.has_sha256(tmp_path / name, "")  # of any length, which takes its time
     for path in (tmp_path, Path("/dev/zero"), Path("a\0b"), Path("x" * 300)):
         with pytest.raises(Unreadable):
             files.whole(path)

@@ -108,7 +108,7 @@ class Slurm:
         self.folder, self.log, self.daemons = folder, folder / "daemons.log", []
         left_out = ("SLURM", "SBATCH", "SQUEUE", "SCANCEL", *OTHERS)
         self.environment = {name: value for name, value in os.environ.items() if not name.startswith(left_out)}
-        self.environment.update(SLURM_CONF=str(folder / "slurm.conf"), PATH=SBIN, PYTHON=sys.executable)
+        self.environment.update(SLURM_CONF=str(folder / "slurm.conf"), PATH=SBIN, PYTHON=warm.python())
 
     def start(self) -> None:
         """Start the daemons; returns when the node can take jobs."""
