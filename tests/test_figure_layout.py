@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pickle
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -10,9 +12,8 @@ from test_analyze_gradients import write_epochs
 from test_figures import dose, sweep, table
 
 import analyze_gradients
-import report
 from files import below, write_json
-from reports import figures, matrix_page, reading, targeted_figures
+from reports import figures, targeted_figures
 from results import layout, plotting, words
 
 OWN = ["my-own-kind-of-shaping:0.123456789:0.5", *(f"another-{number}:{number / 7:.6f}" for number in range(9))]
@@ -213,41 +214,15 @@ def test_crowded_figures_have_no_faults(monkeypatch):
 
 
 @pytest.fixture(scope="module")
-def drawn(tmp_path_factory):
-    """Every figure of report.py and of analyze_gradients.py by name, of the results that are here; nothing is
-    written.
-    """
-    kept, replaced = {}, pytest.MonkeyPatch()
-    results = reading.read()
-    tables = {one.name: one for part in report.PARTS for one in part.tables(results)}
-    replaced.setattr(plotting, "save", lambda figure, path: kept.update({path.stem: figure}))
-    replaced.setattr(layout, "figures", lambda: tmp_path_factory.mktemp("figures"))
-    figures.draw_all(tables, results)
-    plotting.plt.close("all")  # which takes them from pyplot's list alone
-    for name, figure in pages_of_the_matrix(tables, replaced):
-        kept[name] = figure
+def drawn(kept_report):
+    """Every figure of report.py and of analyze_gradients.py by name, of the results that are here."""
+    workplace, *_ = kept_report
+    kept = {path.stem: pickle.loads(path.read_bytes()) for path in (workplace.folder / "drawn").iterdir()}
     folders = [path.parent for path in below(layout.ANALYSIS)[0] if path.name == layout.MAGNITUDES]
     for path in sorted({layout.gradients_figure(folder) for folder in folders}):
         name = str(path.relative_to(layout.ANALYSIS))
         kept[name] = analyze_gradients.draw(analyze_gradients.members(path))
-    yield kept
-    replaced.undo()
-
-
-def pages_of_the_matrix(tables, replaced):
-    """The plots of the matrix's page, by their places."""
-    panels, made = plotting.panels, []
-    replaced.setattr(plotting, "panels", lambda *given, **more: made.append(panels(*given, **more)) or made[-1])
-    cells, rows = (tables[name].frame for name in report.MATRIX)
-    cells, rows = (
-        frame.astype({**dict.fromkeys(frame.select_dtypes("number"), float), "chosen": bool}) for frame in (cells, rows)
-    )
-    place = [name for name in matrix_page.PLACE if name in rows]
-    for values, found in rows.groupby(place, sort=False):
-        own = cells.merge(found[[*place, "shaping"]])
-        if matrix_page.picture(matrix_page.columns(own), own, found):
-            yield f"price against protection, {values}", made[-1][0]
-    replaced.setattr(plotting, "panels", panels)
+    return kept
 
 
 @pytest.mark.slow
