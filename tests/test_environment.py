@@ -204,7 +204,7 @@ def test_scripts_do_the_same_whatever_surrounds_them(surrounding, tmp_path, reco
         settings["RATIOS"] = "0.1"
         workplace.succeed("./analyze_ipoisoning.sh", "subtask", **settings)
         assert (place / "analysis").is_dir() and len(list(place.rglob("mextracts_epoch.csv"))) == 2
-        said = workplace.succeed("python3", "report.py", **settings).stdout
+        said = workplace.report(**settings).stdout
         assert "left out" not in said and (place / "tables").is_dir()
     record_property("fault", ("environments of other kinds", 1))
 

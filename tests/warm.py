@@ -27,7 +27,10 @@ import time
 import traceback
 from pathlib import Path
 
-HEAVY = ("numpy", "pandas", "scipy.optimize", "matplotlib.pyplot", "tensorflow", "tensorflow.keras.layers", "jinja2")
+HEAVY = (
+    "numpy", "pandas", "scipy.optimize", "scipy.stats", "scipy.io", "dp_accounting.pld.privacy_loss_distribution",
+    "matplotlib.pyplot", "matplotlib.backends.backend_pdf", "tensorflow", "tensorflow.keras.layers", "jinja2",
+)  # fmt: skip
 CLIENT = Path(__file__).with_name("warm_client.py")
 MOST_BYTES = 2**20  # of a call: words and environment
 # Variables that Python or a library reads as it starts: a call with others than the server's is not for it
