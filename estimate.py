@@ -33,7 +33,7 @@ COLUMNS = {
     "numpy": lines.TEXT,
 }  # fmt: skip
 END = "end"  # what stands in a log behind the last part
-REPEATS = 9
+REPEATS = 5
 
 
 @dataclass(frozen=True)

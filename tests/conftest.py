@@ -98,10 +98,11 @@ class Workplace:
         assert done.returncode == 0, done.stderr
         return done
 
-    def report(self, **variables) -> subprocess.CompletedProcess:
-        """report.py without its figures, which take most of its time, where a test looks at none of them."""
-        words = "import report; report.figures.draw_all = lambda *_: []; report.run(report.main)"
-        return self.succeed("python3", "-c", words, **variables)
+    def report(self, instead: str = "figures.draw_all = lambda *_: []", **variables) -> subprocess.CompletedProcess:
+        """report.py without its figures, which take most of its time, where a test looks at none of them; instead: what
+        else is to be done in it instead of something.
+        """
+        return self.succeed("python3", "-c", f"import report; report.{instead}; report.run(report.main)", **variables)
 
     def written(self) -> dict[str, bytes]:
         """The CSV files of the results by relative path, with their bytes."""
@@ -167,8 +168,9 @@ made, pictures = [], []
 def keep(figure, name):
     (folder / f"{name}.pickle").write_bytes(pickle.dumps(figure))
 def saved(figure, path):
-    save(figure, path)
-    keep(figure, path.stem)
+    if path.suffix == ".png":  # the other format is the same figure
+        save(figure, path)
+        keep(figure, path.stem)
 def pictured(*given):
     text = picture(*given)
     if text:

@@ -397,7 +397,7 @@ def noise(random: np.random.Generator, measured: dict, gain: float = 0.0) -> lis
 def test_noise_is_no_finding(monkeypatch, tmp_path):
     """Of the measured size, in at least 95% of the draws; what does gain is found."""
     monkeypatch.setattr(matrix_verdicts, "DIMENSIONS", tmp_path / "none.csv")
-    random, draws = np.random.default_rng(0), 100
+    random, draws = np.random.default_rng(0), 200
     answers = list(zip(*(noise(random, MEASURED) for _ in range(draws))))
     assert np.mean([said == "none in every column" for said in answers[IN_SHORT]]) >= 0.95
     assert np.mean([said == "no" for said in answers[BEATS]]) >= 0.95

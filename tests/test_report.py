@@ -347,7 +347,8 @@ def test_deleted_results_are_not_run(workplace):
         "tpoisoning/clean-labels/oneshot",
     ):
         shutil.rmtree(workplace.results / folder)
-    workplace.succeed("python3", "report.py")
+    (workplace.results / "figures").mkdir()
+    workplace.report("figures.plotting.save = lambda _, path: path.touch()")
     gone = {
         "indiscriminate": lambda line: line["attack"] == "slabs",
         "gradients": lambda line: line["analysis"] == "insertion" or line["set"] == "pairs_of_100",

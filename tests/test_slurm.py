@@ -51,7 +51,7 @@ MATRIX = {
     "SHAPINGS": "undefended 4",
     "SEEDS": "1 2",
     "NETWORK": "lr",
-    "EPOCHS": 40,
+    "EPOCHS": 160,  # seconds, in which a task can be cancelled
     "CPUS": 1,
 }
 # what else the scripts take from the environment
