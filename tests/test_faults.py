@@ -43,7 +43,7 @@ SWEEPS = {
     "do_tpoisoning.sh": (("./do_tpoisoning.sh", "purchases", "oneshot"), TARGETED),
     "analyze_tpoisoning.sh": (
         ("./analyze_tpoisoning.sh", "purchases"),
-        {"TARGETS": 3, "POISONS": 6, "EPOCHS": 6, "MODELS": REPOSITORY / "models"},
+        {"TARGETS": 3, "POISONS": 6, "EPOCHS": 6, "SHAPINGS": "undefended 4", "MODELS": REPOSITORY / "models"},
     ),
     "train.py, clean models": ((*TRAIN, "--clip-norm", "0.1", "1", "4", "--epochs", "10"), {}),
 }
