@@ -419,12 +419,11 @@ def test_what_is_no_plain_file_is_refused_and_not_waited_for(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     (tmp_path / "link").symlink_to(tmp_path / "pipe")
     with open(tmp_path / "large", "wb") as stream:
-        stream.truncate(2**31)
+        stream.truncate(2 * files.TEXT_BYTES)
     for name, why in {"pipe": "no plain", "link": "no plain", "large": "more than", "none": "missing"}.items():
         with pytest.raises(Unreadable, match=why):
             files.text(tmp_path / name)
-        assert read_json(tmp_path / name) is None
-        assert name == "large" or not files.has_sha256(tmp_path / name, "")  # of any length, which takes its time
+        assert read_json(tmp_path / name) is None and not files.has_sha256(tmp_path / name, "")
     for path in (tmp_path, Path("/dev/zero"), Path("a\0b"), Path("x" * 300)):
         with pytest.raises(Unreadable):
             files.whole(path)

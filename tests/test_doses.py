@@ -50,6 +50,8 @@ def test_the_scripts_give_curves_and_several_poisons_their_tables(workplace):
     few = {**KEPT, "TARGETS": 1, "CLIPS": "0.1"}
     workplace.succeed("./dose_response.sh", "purchases", RADII="1 2.5 5", SHAPINGS="undefended", **few)
     workplace.succeed("./attack_together.sh", "purchases", ATTACKS="clean-labels bullseye", POISONS=2, **few)
+    again = workplace.succeed("./dose_response.sh", "purchases", RADII="1 2.5 5", SHAPINGS="undefended", **few)
+    assert again.stderr.count("finished before") == 3
     workplace.report(**KEPT)
     curves, halves, several = (
         pd.read_csv(workplace.results / f"tables/{name}.csv", dtype={"shaping": str})

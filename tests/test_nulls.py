@@ -16,7 +16,7 @@ from results import nulls as kept
 
 NULLS = ("python3", "analyze_nulls.py", "--dataset", "subtask", "--network", "lr")
 NULL = "analysis/nulls/fashion_mnist_3_4.1.0_lr_scratch_7_undefended.csv"
-DRAWS = 60
+DRAWS = 100
 
 
 def test_a_draw_is_measured_as_the_analysis_of_a_poison_file_of_the_same_rows(workplace):
