@@ -51,7 +51,7 @@ MATRIX = {
     "SHAPINGS": "undefended 4",
     "SEEDS": "1 2",
     "NETWORK": "lr",
-    "EPOCHS": 160,  # seconds, in which a task can be cancelled
+    "EPOCHS": 40,
     "CPUS": 1,
 }
 # what else the scripts take from the environment
@@ -344,19 +344,34 @@ def marks(results: Path) -> dict[Path, int]:
     return {path: path.stat().st_mtime_ns for path in results.rglob("run.json")}
 
 
+# Called as Python by a task: two of four tasks, when they begin for the first time, train as if it took for ever
+LONG_TRAINING = """\
+#!/bin/bash
+if [[ $SLURM_ARRAY_TASK_ID == [12] && $1 == train.py ]] && mkdir began-$SLURM_ARRAY_TASK_ID 2> /dev/null; then
+    echo training
+    exec sleep infinity
+fi
+exec {python} "$@"
+"""
+
+
 @pytest.mark.slow
 @WITH_SLURM
 def test_a_matrix_that_lost_tasks_has_the_results_of_a_run_without_slurm(slurm, tmp_path):
     suite, results, others = copied_suite(tmp_path), tmp_path / "results", tmp_path / "others"
     slurm.call("./compare_shapings.sh", "subtask", "0", cwd=suite, RESULTS=results, WRITE=1, **MATRIX)
     array, numbers = "subtask-matrix-oblivious-array.sh", ["1", "2", "3", "4"]
+    python = tmp_path / "long_training"
+    python.write_text(LONG_TRAINING.format(python=warm.python()))
+    python.chmod(0o755)
+    slurm.environment["PYTHON"] = str(python)
     job = slurm.submit(suite, array)  # two at a time
     slurm.call("scancel", f"{job}_4")  # before it starts
     logs = {number: suite / "logs" / f"subtask-matrix-oblivious-{job}_{number}.log" for number in numbers}
-    speaks = {number: lambda log=log: log.exists() and log.stat().st_size for number, log in logs.items()}
-    wait_for(speaks["1"], 60, "the first task", pause=0.02)  # a signal to a script that is being started can be lost
-    slurm.call("scancel", f"{job}_1")  # before it has trained
-    wait_for(speaks["2"], 60, "the second task", pause=0.02)
+    trains = {number: lambda log=log: log.exists() and "training" in log.read_text() for number, log in logs.items()}
+    wait_for(trains["1"], 60, "the first task", pause=0.02)
+    slurm.call("scancel", f"{job}_1")
+    wait_for(trains["2"], 60, "the second task", pause=0.02)
     slurm.call("scontrol", "requeue", f"{job}_2")
     ended = {number: (task["JobState"], task["Restarts"]) for number, task in slurm.end(job).items()}
     ended.pop("4", None)  # Slurm may forget a task that has never run
