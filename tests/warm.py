@@ -11,6 +11,7 @@ from __future__ import annotations
 import atexit
 import contextlib
 import functools
+import gc
 import json
 import os
 import random
@@ -76,6 +77,7 @@ def serve(place: str) -> None:
     """Answer calls until the standard input ends."""
     for name in HEAVY:
         __import__(name)
+    gc.freeze()  # else each fork copies what it looks through for garbage
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # monitors that have ended leave nothing behind
     with socket.socket(socket.AF_UNIX) as listening:
         listening.bind(place + ".new")
