@@ -180,8 +180,8 @@ def significant(number: float) -> str:
 
 @of(BENCHMARKS)
 def peers():
-    yield line("work", "stack", "plain Keras", "TensorFlow Privacy, its best", "Opacus, its best", "JAX",
-               "arithmetic limit")  # fmt: skip
+    yield line("work", "stack", "plain Keras", "TensorFlow Privacy, its best",
+               "Opacus, its best; in the first line (b) PyTorch", "JAX", "arithmetic limit")  # fmt: skip
     table = read("tests/benchmarks/peers.csv")
     for unit, name in (
         ("a", "(a) logistic regression 784-2, batch 300, clip norm and noise, 21 replicas"),

@@ -116,7 +116,7 @@ def time_engine(engine: str, network: str, shaping: str, replicas: int) -> None:
             return len(batches.clean)
 
     seconds, steps = [], 0
-    for epoch in range(EPOCHS + 1):
+    for epoch in range(1, EPOCHS + 2):
         began = time.monotonic()
         steps = train(epoch)
         seconds.append(time.monotonic() - began)
