@@ -216,7 +216,7 @@ def test_crowded_figures_have_no_faults(monkeypatch):
 @pytest.fixture(scope="module")
 def drawn(kept_report):
     """Every figure of report.py and of analyze_gradients.py by name, of the results that are here."""
-    workplace, *_ = kept_report
+    workplace, _ = kept_report
     kept = {path.stem: pickle.loads(path.read_bytes()) for path in (workplace.folder / "drawn").iterdir()}
     folders = [path.parent for path in below(layout.ANALYSIS)[0] if path.name == layout.MAGNITUDES]
     for path in sorted({layout.gradients_figure(folder) for folder in folders}):

@@ -17,7 +17,7 @@ pytestmark = pytest.mark.slow  # the page takes half a minute to make
 
 @pytest.fixture(scope="module")
 def page(kept_report):
-    workplace, *_ = kept_report
+    workplace, _ = kept_report
     return workplace.results / "report.html"
 
 

@@ -314,8 +314,7 @@ def test_claims_are_judged_over_seeds_and_by_the_last_epoch(workplace):
 
 
 def test_the_kept_tables_are_those_of_the_kept_results(kept_report):
-    workplace, done, seconds = kept_report
-    assert seconds < 60  # 9 s on a quiet machine
+    workplace, done = kept_report
     assert [line.split(" (")[0] for line in done.stderr.splitlines()] == [
         f"left out: {workplace.results}/ipoisoning/label-flips/notes.txt"
     ]
