@@ -75,6 +75,19 @@ def test_a_signal_ends_a_script_and_all_that_it_started_at_once(number, reaches,
     record_property("fault", (f"{signal.Signals(number).name} to {reaches} of a sweep", 1))
 
 
+@pytest.mark.parametrize("lines", ["side_by_side {} <<< $'1\\n2\\n3'", "printf '%s\\n' 1 2 3 | side_by_side {}"])
+def test_what_runs_side_by_side_ends_with_the_script(lines):
+    function = re.search(r"^side_by_side\(\) \{.*?^\}$", (REPOSITORY / "reproduce.sh").read_text(), re.M | re.S)[0]
+    command = lines.format("bash -c 'echo begun $CORES $0 >&2; exec sleep 60'")
+    script = f". ./common.bash\nset -e; at_a_time=2; cores=3\n{function}\n{command}"
+    process = subprocess.Popen(
+        ["bash", "-c", script], cwd=REPOSITORY, text=True, stderr=subprocess.PIPE, start_new_session=True
+    )
+    assert {process.stderr.readline(), process.stderr.readline()} == {"begun 3 1\n", "begun 3 2\n"}
+    process.send_signal(signal.SIGTERM)
+    assert "begun" not in ended(process)
+
+
 def test_a_signal_leaves_nothing_in_the_temporary_folder_nor_at_home(workplace, tmp_path, record_property):
     places = {"HOME": tmp_path / "home", "TMPDIR": tmp_path / "temporary"}
     for place in places.values():
