@@ -37,4 +37,6 @@ python "${train[@]}" --check                                  # refuses wrong se
 files=$(python -m poisons.watermark --dataset "$1" --pairs "$2" --alpha "${ALPHAS[@]}")
 mapfile -t poisons <<< "$files"
 python "${train[@]}" --poison "${poisons[@]}"
-python analyze_gradients.py -- "${RESULTS:-results}/analysis/collision"
+pairs=$(basename "${poisons[0]%_alpha_*}")
+# its own folders: another process may be at others
+python analyze_gradients.py -- "${RESULTS:-results}/analysis/collision/$pairs${start:+_retrain}/$(basename "$(dirname "${poisons[0]}")")"
