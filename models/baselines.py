@@ -72,8 +72,8 @@ def train_clean(
         if all(kept_folder(cell) for cell in group):
             continue
         lock = Lock(layout.MODELS / "train.lock")
-        # until another process that trains the same is through
-        lock.take(Lock.number(folder_of(group[0]).resolve().parent / training.network), wait=True)
+        for number in sorted({Lock.number(folder_of(cell).resolve()) for cell in group}):
+            lock.take(number, wait=True)  # until another process that trains one of them is through
         todo = [cell for cell in group if kept_folder(cell) is None]
         if not todo:
             continue
