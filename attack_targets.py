@@ -163,11 +163,11 @@ def attack_on(options, dataset: datasets.Dataset, chosen: Shaping, targets: list
     budgets = shafahi.budgets_of(options)
     source = baselines.baseline(training, dataset) if options.transfer and chosen.defended else None
     # with hidden layers a target's last bits would depend on its place among the others, and less is gained
-    together = options.stop_at_first and not options.record and len(victim.model.weights) == 2
+    firsts_together = options.stop_at_first and not options.record and len(victim.model.weights) == 2
     return Attack(
         dataset, training, chosen, options.learning_rate, victim, classes, budgets, options.epochs,
         targets, options.mode, stop,
-        attack=options.attack, source=source, together=together,
+        attack=options.attack, source=source, firsts_together=firsts_together,
     )  # fmt: skip
 
 

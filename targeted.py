@@ -42,8 +42,8 @@ class Attack:
     attack: its name; victim: the model that is attacked; source: the one that poisons are crafted against, by default
     the same. classes are the targets' own and the wanted one; budgets: what the attacker may do, one or several;
     epochs: of re-training, one number or, for one budget, several; targets: rows of the test set; most: how many trials
-    a stack may have; together: whether the targets' first trials run as one stack; controls, firsts: what is known of
-    trials 0 and 1, by the number of places that poisons take in an epoch's order.
+    a stack may have; firsts_together: whether the targets' first trials run as one stack. What is known of trials 0 and
+    1: controls, by the number of places that poisons take in an epoch's order, and firsts, by the target, too.
     """
 
     dataset: datasets.Dataset
@@ -60,7 +60,7 @@ class Attack:
     most: int | None = None
     attack: str = shafahi.NAME
     source: baselines.Baseline | None = None
-    together: bool = False
+    firsts_together: bool = False
     controls: dict = dataclasses.field(default_factory=dict)
     firsts: dict = dataclasses.field(default_factory=dict)
 
@@ -100,7 +100,7 @@ class Attack:
 
     def known(self, engine, setting, target: int, poisons: int) -> dict:
         """The first trials of a target by each number of epochs, of trainings that targets share: trial 0, and trial 1
-        where it is one of `together`.
+        with `firsts_together`.
 
         engine: a stack that may run them; setting: a `models.trials.Setting`; poisons: as many as the target has.
         """
@@ -112,7 +112,7 @@ class Attack:
         with self.one_for_all:
             if places not in self.controls:
                 self.controls[places] = trials.control(engine, whole, self.targets, places)
-            if self.together and poisons and size and (target, places) not in self.firsts:
+            if self.firsts_together and poisons and size and (target, places) not in self.firsts:
                 self._run_firsts(engine, whole, self.targets[number // size * size :][:size], places)
         control, firsts = self.controls[places], self.firsts.get((target, places))
         return {
@@ -121,14 +121,21 @@ class Attack:
         }
 
     def _run_firsts(self, engine, setting, targets: list[int], places: int) -> None:
-        """Run the first trials of those of the targets whose poisons take so many places."""
+        """Run the first trials of those of the targets that are not finished and whose poisons take so many places."""
         from models import trials
 
-        sets = {target: self.poisons(target)[0] for target in targets}
-        these = [one for one in targets if len(sets[one].y) == places or self.mode == "oneshot" and len(sets[one].y)]
+        wanted = {target: self.wanted(target) for target in targets}
+        sets = {target: cells_of[0][1] for target, cells_of in wanted.items()}
+        todo = [target for target, cells_of in wanted.items() if not all(finished(cell) for cell, _ in cells_of)]
+        these = [one for one in todo if len(sets[one].y) == places or self.mode == "oneshot" and len(sets[one].y)]
         x, y = (np.concatenate([getattr(sets[target], name)[:1] for target in these]) for name in "xy")
         found = trials.firsts(engine, setting, x, y, places, self.dataset.x_test[these], self.classes[1])
         self.firsts.update(zip(((target, places) for target in these), found))
+
+    def wanted(self, target: int) -> list[tuple[Cell, poison_set.PoisonSet]]:
+        """What is asked for of a target, and the poisons of each, in the order of the budgets or of `epochs`."""
+        asked = product(zip(self.budgets, self.poisons(target)), self.epochs)
+        return [(self.cell(target, poisons, budget, epochs), poisons) for (budget, poisons), epochs in asked]
 
     def cell(
         self,
@@ -157,23 +164,24 @@ class Attack:
         return Cell(self.shaping, rate, self.victim.name, settings)
 
 
+def finished(cell: Cell) -> bool:
+    """Whether a target's result is there; where every trial was run, that answers a request for the first success."""
+    ways = (cell.settings, {**cell.settings, "stop_at_first": False})
+    return any(cells.finished(cell.path, settings) for settings in ways)
+
+
 def attack_target(attack: Attack, target: int, mine: threading.local) -> tuple[list[list[dict]], float]:
     """Run a target's trials, unless they are finished; those of all budgets as replicas of one stack.
 
     Returns the lines of each of its CSV files, all text, in the order of the budgets or of `epochs`, and the seconds it
-    took.
+    took: of the first of the targets whose first trials run together, those of all these trials and their poisons.
 
     mine: keeps the calling thread's stack from target to target.
     """
-    found, todo = [], []
-    for (budget, poisons), epochs in product(zip(attack.budgets, attack.poisons(target)), attack.epochs):
-        cell = attack.cell(target, poisons, budget, epochs)
-        found.append(cell.path)
-        # Where every trial was run, that answers a request for the first success, too
-        whole = {**cell.settings, "stop_at_first": False}
-        if not cells.finished(cell.path, cell.settings) and not cells.finished(cell.path, whole):
-            cells.check_free(cell.path, cell.settings)
-            todo.append((cell, poisons))
+    wanted = attack.wanted(target)
+    todo = [(cell, poisons) for cell, poisons in wanted if not finished(cell)]
+    for cell, _ in todo:
+        cells.check_free(cell.path, cell.settings)
     began = time.monotonic()
     if todo:
         ended = run_trials(attack, target, mine, todo)
@@ -181,7 +189,7 @@ def attack_target(attack: Attack, target: int, mine: threading.local) -> tuple[l
         for (cell, poisons), its_trials in zip(todo, ended):
             lines = result_lines(attack, cell, poisons, its_trials)
             cells.write(cell.path, HEADER, lines, cell.settings, {"wall_seconds": round(seconds, 3)})
-    return [lines_of(path) for path in found], time.monotonic() - began if todo else 0.0
+    return [lines_of(cell.path) for cell, _ in wanted], time.monotonic() - began if todo else 0.0
 
 
 def run_trials(attack: Attack, target: int, mine: threading.local, todo: list[tuple]) -> list[list]:

@@ -147,9 +147,9 @@ def firsts(
 ) -> list[dict[int, Trial]]:
     """Trial 1 of several targets, a replica each, as `run` would run it: by `setting.epochs`, for each target.
 
-    engine: a stack of a multiple of TOGETHER replicas, as many as targets or more; x, y: each target's first poison;
-    places: how many places the poisons of a target take in an epoch's order, the same for all; targets: float32
-    [target, ...].
+    engine: a stack of as many replicas as targets, rounded up to a multiple of TOGETHER, or more; x, y: each target's
+    first poison; places: how many places the poisons of a target take in an epoch's order, the same for all; targets:
+    float32 [target, ...].
     """
     asked = len(y)
     count = -(-asked // TOGETHER) * TOGETHER

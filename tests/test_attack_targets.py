@@ -23,6 +23,9 @@ HEADER = (
 )
 
 
+COUNTED = ("target", "poison", "success", "epoch", "moved", "relative_feature_distance")
+
+
 def tables(workplace):
     """The results by file name."""
     return {path.name: path for path in sorted(workplace.results.rglob("attack_w_*.csv"))}
@@ -56,6 +59,22 @@ def test_a_line_for_each_trial_and_nothing_done_twice(workplace):
     again = workplace.succeed(*ONESHOT, "--targets", "3", "--shaping", "undefended", "4:0.0025", **KEPT)
     assert again.stderr.count("finished before") == 6
     assert {path: path.stat().st_mtime_ns for path in tables(workplace).values()} == times
+
+
+def test_the_first_success_ends_a_target_where_every_trial_has_it(workplace, tmp_path):
+    attack = (*ATTACK, "--mode", "oneshot", "--epochs", "2", "--targets", "6", "--shaping", "4:0.0025")
+    workplace.succeed(*attack, "--stop-at-first", **KEPT)
+    workplace.succeed(*attack, RESULTS=tmp_path / "every", **KEPT)
+    ended_by = set()
+    for path in workplace.results.rglob("attack_w_*.csv"):
+        stopped, every = lines_of(path), lines_of(tmp_path / "every" / path.relative_to(workplace.results))
+        hits = [number for number, line in enumerate(every) if number and line["success"] == "True"]
+        assert len(stopped) == (hits[0] + 1 if hits else 4)
+        for one, other in zip(stopped, every):
+            assert [one[name] for name in COUNTED] == [other[name] for name in COUNTED]
+            assert float(one["target_prob_after"]) == pytest.approx(float(other["target_prob_after"]), abs=1e-3)
+        ended_by.add(len(stopped))
+    assert len(ended_by) > 1  # by the first poison, and by none or a later one
 
 
 def test_several_numbers_of_epochs_are_written_as_if_each_were_run(workplace, tmp_path):
