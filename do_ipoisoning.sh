@@ -4,7 +4,7 @@
 #   ./do_ipoisoning.sh subtask 0        0 is the CUDA device; without a GPU the CPU is used
 #   ./do_ipoisoning.sh purchases 0      or any other data set, with the attacks that can poison it
 #
-# 9 ratios x (undefended + 5 clip norms x 4 noises) = 189 trainings an attack; of the subtask for 40 epochs about 12 s each on 2 cores.
+# 9 ratios x (undefended + 5 clip norms x 4 noises) = 189 trainings an attack; of the subtask for 40 epochs 14 to 17 s on 2 cores.
 # Attacks: label-flips, slabs, slabs-release (both kept in the repository), minmax (crafted on demand, 2 minutes for all ratios), and any
 # other of poisons/ that takes a ratio (python3 -m poisons --help).
 # Results: results/ipoisoning/<attack>/<poison set>/<model>/attack_results.csv. What is finished is not run again.
