@@ -2,7 +2,7 @@
 # Targeted one-shot poisons by their dose: success against the L2 distance that a poison may move, undefended and shaped.
 #
 #   ./dose_response.sh purchases           the paper's baskets, or their stand-in: 40 targets, 8 doses, 13 models
-#   ./dose_response.sh purchases-cj2       the second stand-in
+#   ./dose_response.sh purchases-cj2       the second stand-in: 8 other doses, 5 models
 #   NETWORK=shallow-mlp ./dose_response.sh purchases          behind it a number, or GPU=0 before it: on that CUDA device
 #
 # All doses and poisons of a target train as one stack, on the model that they were crafted against.
@@ -21,7 +21,8 @@ targets=40 radii="1 1.6 2 2.4 2.8 3.3 4 5"                    # from a quarter o
 clips="0.1 1 4 4:0.0025" shapings="undefended phuber:2 gce:0.7 centered-clip:1 phuber:2+clip:1"
 undefended=0.04 doubled=0.08                                  # the paper's learning rates without DP-SGD and with it
 case $1,${NETWORK:-lr} in
-    purchases-cj2,lr) radii="0.35 0.55 0.7 0.8 0.95 1.1 1.4 1.7" shapings=undefended ;;  # rows lie a third as far apart
+    purchases-cj2,lr)                                         # rows lie a third as far apart
+        radii="0.35 0.55 0.7 0.8 0.95 1.1 1.4 1.7" clips="0.1 4" shapings=undefended ;;
     *,shallow-mlp)
         radii="1.6 2.4 3.3" targets=8 clips=0.1 shapings=undefended
         undefended=0.001 doubled=0.002 ;;
