@@ -772,12 +772,15 @@ def model_with(workplace, **config):
 
 
 def folded_with(workplace, name, change):
-    """Two seeds folded into tables of an attack of their own, one of which is changed."""
+    """Two seeds folded into tables of an attack of their own, one of which is changed by a change that changes it."""
     for seed in (1, 2):
         cell(workplace, [0.93], attack="minmax", seed=seed)
     workplace.succeed("python3", "-m", "results.fold")
     path = workplace.results / "ipoisoning/minmax" / name
-    path.write_bytes(change(path.read_bytes()))
+    folded = path.read_bytes()
+    changed = change(folded)
+    assert changed != folded, name
+    path.write_bytes(changed)
     return path
 
 
