@@ -2,8 +2,8 @@
 # From nothing to the paper's tables, figures and verdicts: sets up .venv, trains the clean baselines, crafts the poisons, runs the sweeps and the
 # gradient analyses, and makes the page that says what was reached beside what was published.
 #
-#   ./reproduce.sh            15 minutes on 2 cores with the set-up: all of the binary subtask; on all of Fashion-MNIST a few epochs,
-#                             re-training the networks kept in models/; 10 targets on the shopping baskets
+#   ./reproduce.sh            15 to 22 minutes on 2 cores with the set-up: all of the binary subtask; on all of Fashion-MNIST a few
+#                             epochs, re-training the networks kept in models/; 10 targets on the shopping baskets
 #   ./reproduce.sh paper      the same with every epoch and target of the paper, and the networks trained from nothing; says beforehand how long
 #                             each part will take on this machine (74 minutes on 2 cores)
 #
