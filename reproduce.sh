@@ -111,11 +111,14 @@ for mode in oneshot multipoison; do
     done
 done | sed 's/$/ --tasks 2 --stop-at-first/' | side_by_side "$PYTHON" attack_targets.py --dataset purchases --gpu "$GPU"
 part baskets "targeted attacks by their dose, and several poisons"
-# few targets and doses; without settings, the scripts do all of it, in hours
+# few targets, doses and draws; without settings, the scripts do all of it, in hours. The nulls, beside which gradients of poisons are judged,
+# have a core while the doses keep the other busy
 side_by_side << END
 TARGETS=10 RADII="1.6 2.4 3.3" CLIPS=0.1 SHAPINGS=undefended ./dose_response.sh purchases
 TARGETS=10 ATTACKS=clean-labels CLIPS=0.1 ./attack_together.sh purchases
 ./analyze_tpoisoning.sh purchases
+DRAWS=20 ./analyze_nulls.sh purchases
+DRAWS=20 ./analyze_nulls.sh subtask
 END
 
 # --- all of Fashion-MNIST, where it is or can be downloaded ---
