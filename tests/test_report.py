@@ -718,11 +718,18 @@ def test_kinds_of_shaping_stand_beside_each_other_seed_by_seed(workplace):
 # --- what others may have put among the results ---
 
 
+def changed(old, change):
+    """What a change makes of a text or of bytes; it must change them, though kept numbers may be other ones one day."""
+    new = change(old)
+    assert new != old, old[:200]
+    return new
+
+
 def run_with(workplace, ratio, text=None, **settings):
     """A finished cell of the sweep of this ratio, with other settings or another text, vouched for by its run.json."""
     path = cell(workplace, [0.93, 0.94], shaped="0.1", ratio=ratio)
     if text is not None:
-        path.write_bytes(text if isinstance(text, bytes) else text(path.read_text()).encode())
+        path.write_bytes(text if isinstance(text, bytes) else changed(path.read_text(), text).encode())
     return finish(path, {**poisoned(shaped="0.1", ratio=ratio), **settings})
 
 
@@ -753,14 +760,9 @@ def deep(workplace):
 
 
 def copied_kept(workplace, name, change):
-    """One of the repository's plain tables with a change that changes it, though kept numbers may be other ones now."""
-    path = workplace.results / name
-    path.parent.mkdir(parents=True, exist_ok=True)
-    kept = b"".join((layout.REPOSITORY / "results" / name).read_bytes().splitlines(keepends=True)[:4])
-    changed = change(kept)
-    assert changed != kept, name
-    path.write_bytes(changed)
-    return path
+    """The first lines of one of the repository's plain tables, with a change."""
+    kept = (layout.REPOSITORY / "results" / name).read_bytes().splitlines(keepends=True)[:4]
+    return below(workplace, name, content=changed(b"".join(kept), change))
 
 
 def model_with(workplace, **config):
@@ -772,15 +774,12 @@ def model_with(workplace, **config):
 
 
 def folded_with(workplace, name, change):
-    """Two seeds folded into tables of an attack of their own, one of which is changed by a change that changes it."""
+    """Two seeds folded into tables of an attack of their own, one of which is changed."""
     for seed in (1, 2):
         cell(workplace, [0.93], attack="minmax", seed=seed)
     workplace.succeed("python3", "-m", "results.fold")
     path = workplace.results / "ipoisoning/minmax" / name
-    folded = path.read_bytes()
-    changed = change(folded)
-    assert changed != folded, name
-    path.write_bytes(changed)
+    path.write_bytes(changed(path.read_bytes(), change))
     return path
 
 
